@@ -1,0 +1,33 @@
+# How a test is run: its time limit, its launcher, its environment.
+
+# A test has 120 s.  The slow observers get five times as long.
+set(heist_test_timeout 120)
+if(HEIST_VALGRIND OR HEIST_SANITIZE STREQUAL "thread" OR HEIST_TEST_LAUNCHER)
+    set(heist_test_timeout 600)
+endif()
+
+set(heist_test_launcher ${HEIST_TEST_LAUNCHER})
+if(HEIST_VALGRIND)
+    find_program(VALGRIND valgrind REQUIRED)
+    # Children that a test forks are watched for bad accesses, not for leaks: they
+    # end without unwinding.  The process that runs the test must leave nothing.
+    set(heist_test_launcher "${VALGRIND}" --quiet --error-exitcode=99 --leak-check=full
+        --errors-for-leak-kinds=definite,indirect,possible --child-silent-after-fork=yes --fair-sched=try)
+endif()
+
+set(heist_test_environment "")
+if(HEIST_SANITIZE STREQUAL "address")
+    set(heist_test_environment "ASAN_OPTIONS=detect_leaks=1")
+elseif(HEIST_SANITIZE STREQUAL "undefined")
+    set(heist_test_environment "UBSAN_OPTIONS=print_stacktrace=1")
+elseif(HEIST_SANITIZE STREQUAL "thread")
+    set(heist_test_environment "TSAN_OPTIONS=halt_on_error=0:second_deadlock_stack=1")
+endif()
+
+# heist_add_test(<name> LABELS ... [ENVIRONMENT ...] COMMAND ...)
+function(heist_add_test name)
+    cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "LABELS;ENVIRONMENT;COMMAND")
+    add_test(NAME "${name}" COMMAND ${arg_COMMAND})
+    set_tests_properties("${name}" PROPERTIES TIMEOUT ${heist_test_timeout} LABELS "${arg_LABELS}"
+                         ENVIRONMENT "${heist_test_environment};${arg_ENVIRONMENT}")
+endfunction()

@@ -1,0 +1,29 @@
+/* heist.h: asyncio for C, on every core.
+ *
+ * The tour: a *coroutine* is a C function that may suspend.  A *task* runs one by
+ * itself and is a *future*, a result that will come.  A *loop* runs callbacks, timers
+ * and descriptors on one thread; a *runtime* is N such threads, its workers, which
+ * steal tasks from each other.  A *foreign thread* hands work in through two doors,
+ * heist_loop_call_soon_threadsafe and heist_run_coroutine_threadsafe, and may await
+ * any future as a task does.
+ *
+ *   heist/base.h     words and attributes       heist/error.h    the codes, heist_fail
+ *   heist/runtime.h  run, runtimes, counters    heist/loop.h     callbacks, timers, run and stop
+ *   heist/future.h   results that will come     heist/task.h     coroutines, sleep, gather
+ *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
+ *   heist/alloc.h    another allocator          heist/version.h  numbers */
+#ifndef HEIST_H
+#define HEIST_H
+
+#include <heist/alloc.h>
+#include <heist/base.h>
+#include <heist/channel.h>
+#include <heist/error.h>
+#include <heist/future.h>
+#include <heist/loop.h>
+#include <heist/net.h>
+#include <heist/runtime.h>
+#include <heist/task.h>
+#include <heist/version.h>
+
+#endif

@@ -1,0 +1,91 @@
+/* heist/runtime.h: N workers that steal from each other, never from another runtime.
+ *
+ * Several runtimes may live in one process.  Each worker is a thread with a loop and
+ * a deque of its own. */
+#ifndef HEIST_RUNTIME_H
+#define HEIST_RUNTIME_H
+
+#include <heist/base.h>
+#include <heist/loop.h>
+#include <heist/task.h>
+
+HEIST_BEGIN_DECLS
+
+#define HEIST_RUNTIME_OVERFLOW_HANDLER 0x1u /* install a SIGSEGV handler that names the task whose stack overflowed */
+#define HEIST_RUNTIME_NO_OVERFLOW_HANDLER 0x2u /* heist_run installs it unless this is set */
+#define HEIST_RUNTIME_VIRTUAL_TIME 0x4u     /* a clock that jumps to the next timer when every worker is idle */
+#define HEIST_RUNTIME_DEBUG 0x8u            /* debug mode on every loop */
+
+struct heist_runtime_options {
+    size_t size;
+    unsigned flags;
+    int workers;          /* 0: one for each available CPU (affinity mask and cgroup quota) */
+    size_t stack_bytes;   /* default of its tasks; 0: 64 KiB */
+    size_t max_tasks;     /* live tasks beyond which create is -EAGAIN; 0: no limit */
+    size_t max_inbox;     /* callbacks waiting in one loop's inbox beyond which a submit is -EAGAIN; 0: none */
+    const char *name;     /* for thread names and reports; copied */
+    heist_exception_handler exception_handler; /* of every loop; NULL: the default */
+    void *exception_user;
+};
+#define HEIST_RUNTIME_OPTIONS_INIT {sizeof(heist_runtime_options), 0, 0, 0, 0, 0, NULL, NULL, NULL}
+
+/* asyncio.run: makes a runtime, whose worker 0 is the calling thread, runs `main_fn(arg, out)` as its first
+ * task, then cancels what is left, closes everything and returns what main returned.
+ * Context: a plain thread that runs no loop.  Blocks.  Errors: main's code, and those of heist_runtime_new,
+ * HEIST_EOTHERRUNNING.  With workers = 1 there is no hidden thread. */
+HEIST_API int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opts, void **out);
+
+/* A runtime on threads of its own, for a program that lives elsewhere.
+ * Context: any.  Suspends: never.  Ownership: *out is one reference; close, then unref (which never joins).
+ * Errors: -EINVAL, -ENOMEM, -EAGAIN (threads), -EMFILE, -ENFILE, HEIST_EFORKED; nothing is left behind. */
+HEIST_API int heist_runtime_new(const heist_runtime_options *opts, heist_runtime **out) HEIST_NODISCARD;
+HEIST_API heist_runtime *heist_runtime_ref(heist_runtime *rt);
+HEIST_API void heist_runtime_unref(heist_runtime *rt);
+
+/* Context: any.  Suspends: never. */
+HEIST_API int heist_runtime_workers(const heist_runtime *rt);
+/* The loop of worker `index`; borrowed while the runtime is referenced.  NULL when there is no such worker. */
+HEIST_API heist_loop *heist_runtime_loop(heist_runtime *rt, int index);
+/* The runtime of a loop; borrowed. */
+HEIST_API heist_runtime *heist_loop_runtime(heist_loop *loop);
+
+/* The two doors to the whole runtime instead of one loop: any worker may run it.  Callbacks of one
+ * submitting thread keep no order among each other here.  Otherwise as the forms for loops. */
+HEIST_API int heist_runtime_call_soon(heist_runtime *rt, heist_callback_fn fn, void *arg,
+                                      const heist_call_options *opts, heist_handle **out);
+#define heist_runtime_run_coroutine(rt, fn, arg, opts, out)                                                            \
+    heist_runtime_run_coroutine_at(__FILE__, __LINE__, (rt), (fn), (arg), (opts), (out))
+HEIST_API int heist_runtime_run_coroutine_at(const char *file, int line, heist_runtime *rt, heist_coro_fn fn, void *arg,
+                                             const heist_task_options *opts, heist_task **out);
+
+/* Closes: from now on submissions are HEIST_ECLOSED, live tasks are asked to cancel (once), and when all
+ * have ended the workers stop and are joined; callbacks that did not run are cancelled.  `timeout` seconds
+ * (HEIST_FOREVER: wait as long as it takes); on -ETIMEDOUT what still runs is reported to the exception
+ * handler (called by this thread), nothing is freed under it, and the call may be repeated.
+ * Context: a plain thread, or a task of another runtime (which it blocks).  Idempotent.
+ * Errors: -EDEADLK from one of its own workers, -ETIMEDOUT, -EINVAL. */
+HEIST_API int heist_runtime_close(heist_runtime *rt, double timeout);
+
+/* Counters of one worker, a snapshot that costs the worker nothing. */
+typedef struct heist_worker_stats {
+    size_t size;
+    uint64_t steps;      /* task steps run */
+    uint64_t stolen;     /* tasks taken from other workers */
+    uint64_t callbacks;  /* callbacks run */
+    uint64_t timers;     /* timers fired */
+    uint64_t io_events;  /* descriptor events */
+    uint64_t inbox;      /* submissions that came through the inbox or the injection queue */
+    uint64_t sleeps;     /* times it went to sleep */
+    uint64_t wakeups;    /* wake-ups that it sent to others */
+    uint64_t queue;      /* tasks waiting in its deque now */
+    double busy_seconds; /* processor time of the thread, 0 when it cannot be read */
+} heist_worker_stats;
+#define HEIST_WORKER_STATS_INIT {sizeof(heist_worker_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+/* Context: any.  Suspends: never.  Errors: -EINVAL. */
+HEIST_API int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out);
+/* Tasks of the runtime that are not done. */
+HEIST_API size_t heist_runtime_task_count(heist_runtime *rt);
+
+HEIST_END_DECLS
+
+#endif

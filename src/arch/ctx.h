@@ -1,0 +1,46 @@
+/* A machine context: a stack pointer below which the registers of a suspended
+ * function are saved.
+ *
+ * Two functions and the frame they agree on; ctx_x86_64.S and ctx_aarch64.S draw
+ * the frame, ctx_init.c writes the first one.  Called by coro/ only, on any
+ * thread.  Knows nothing of stacks' owners, tasks or threads.
+ *
+ * Saved: the registers that a function must preserve, and the control words of
+ * the floating-point unit (rounding, masks), so that a coroutine that changes them
+ * changes them for itself.  Not saved: the flags of past floating-point operations
+ * (as across any call), the signal mask (a system call each way) and anything
+ * thread-local.
+ *
+ * Invariant: a saved sp is used by exactly one switch, once; whoever hands it to
+ * another thread orders the hand-over (release before acquire) himself. */
+#ifndef HEIST_ARCH_CTX_H
+#define HEIST_ARCH_CTX_H
+
+#include <stddef.h>
+
+/* Bytes that heist__ctx_init writes below stack_top. */
+#if defined(__x86_64__)
+#define HEIST__CTX_FIRST_FRAME 88
+#elif defined(__aarch64__)
+#define HEIST__CTX_FIRST_FRAME 192
+#else
+#error "no context switch for this machine: see ctx_x86_64.S for what one must do"
+#endif
+
+/* Said in the declaration too, so that no call goes by way of a table. */
+#define HEIST__CTX_HIDDEN __attribute__((visibility("hidden")))
+
+/* Saves the caller's context on its stack and its stack pointer in *save, then
+ * continues at the context `to`, where the switch that saved it returns payload.
+ * Returns when somebody switches back, with the payload that he passed. */
+HEIST__CTX_HIDDEN void *heist__ctx_switch(void **save, void *to, void *payload);
+
+/* Prepares an empty stack: the first switch to the returned context calls
+ * entry(payload) there.  entry never returns.  stack_top is aligned to 16 bytes;
+ * the frame lies just below it. */
+HEIST__CTX_HIDDEN void *heist__ctx_init(void *stack_top, void (*entry)(void *payload));
+
+/* Where a first frame starts: no function to call, an address to jump to. */
+HEIST__CTX_HIDDEN extern const char heist__ctx_entry[];
+
+#endif

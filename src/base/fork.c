@@ -1,0 +1,29 @@
+/* The page that tells a child.  See fork.h. */
+#include "base/fork.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Not through base/alloc.h: it lives as long as the process, and belongs to no runtime. */
+static unsigned char pid_only[1] = {2};
+static pid_t parent;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+const volatile unsigned char *heist__fork_page;
+
+static void make(void) {
+    parent = getpid();
+    unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page != MAP_FAILED && madvise(page, 4096, MADV_WIPEONFORK) == 0) {
+        *page = 1;
+        heist__fork_page = page;
+        return;
+    }
+    if (page != MAP_FAILED) munmap(page, 4096);
+    heist__fork_page = pid_only; /* 2: compare the number each time */
+}
+
+int heist__fork_guard(void) { return -pthread_once(&once, make); }
+
+bool heist__forked_slow(void) { return *heist__fork_page == 0 || getpid() != parent; }

@@ -1,0 +1,22 @@
+/* Is this process a fork of the one that started the library?
+ *
+ * A page that the kernel wipes in a forked child (MADV_WIPEONFORK), looked at before
+ * any lock or descriptor of ours; where the kernel refuses the advice, the process
+ * number is compared.  Any thread; never fails. */
+#ifndef HEIST_BASE_FORK_H
+#define HEIST_BASE_FORK_H
+
+#include <stdbool.h>
+
+/* Makes the page; before the first object that a child could touch.  0 or -ENOMEM.  Idempotent. */
+int heist__fork_guard(void);
+
+extern const volatile unsigned char *heist__fork_page; /* 1 in the parent, 0 in a child; NULL before the guard */
+bool heist__forked_slow(void);
+
+static inline bool heist__forked(void) {
+    const volatile unsigned char *page = heist__fork_page;
+    return page && *page != 1 && heist__forked_slow();
+}
+
+#endif

@@ -1,0 +1,148 @@
+/* The seam for the system calls that the engine makes.
+ *
+ * Owns nothing.  Called by the rooms below instead of the C library's wrappers, from
+ * any thread.  Two things are true of each: it passes HEIST_SYS_POINT first, where a
+ * seeded build switches threads and can refuse the call, and it returns the answer or
+ * -errno, so that nobody reads errno (whose address a compiler may have kept from
+ * before a suspension, when this was another thread). */
+#ifndef HEIST_BASE_SYS_H
+#define HEIST_BASE_SYS_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+/* In a seeded build: switches threads, perhaps; a negative code makes the call fail with it. */
+#ifdef HEIST_SEEDED
+int heist__sys_point(const char *call);
+#define HEIST_SYS_POINT(call)                                                                                          \
+    do {                                                                                                               \
+        int refused_ = heist__sys_point(call);                                                                         \
+        if (refused_ < 0) return refused_;                                                                             \
+    } while (0)
+#else
+#define HEIST_SYS_POINT(call) ((void)0)
+#endif
+
+/* The answer, or -errno.  The lvalue is evaluated once: the wrapper's own thread cannot change within it. */
+#define HEIST__SYS_ANSWER(type, expression)                                                                            \
+    do {                                                                                                               \
+        type answer_ = (expression);                                                                                   \
+        return answer_ < 0 ? (type)-errno : answer_;                                                                   \
+    } while (0)
+
+/* ---- polling ---- */
+
+static inline int heist__sys_epoll_create(void) {
+    HEIST_SYS_POINT("epoll_create1");
+    HEIST__SYS_ANSWER(int, epoll_create1(EPOLL_CLOEXEC));
+}
+
+static inline int heist__sys_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
+    HEIST_SYS_POINT("epoll_ctl");
+    HEIST__SYS_ANSWER(int, epoll_ctl(epfd, op, fd, event));
+}
+
+/* timeout_ns: 0 looks only, negative waits for ever.  By epoll_pwait2 where the kernel has it, else by
+ * epoll_wait in milliseconds, rounded up: never early.  Can be -EINTR. */
+int heist__sys_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns);
+
+/* Non-blocking, closed by exec. */
+static inline int heist__sys_eventfd(unsigned initial) {
+    HEIST_SYS_POINT("eventfd");
+    HEIST__SYS_ANSWER(int, eventfd(initial, EFD_NONBLOCK | EFD_CLOEXEC));
+}
+
+/* ---- descriptors ---- */
+
+static inline ssize_t heist__sys_read(int fd, void *buffer, size_t bytes) {
+    HEIST_SYS_POINT("read");
+    HEIST__SYS_ANSWER(ssize_t, read(fd, buffer, bytes));
+}
+
+static inline ssize_t heist__sys_write(int fd, const void *buffer, size_t bytes) {
+    HEIST_SYS_POINT("write");
+    HEIST__SYS_ANSWER(ssize_t, write(fd, buffer, bytes));
+}
+
+/* The descriptor is gone whatever the answer, also after -EINTR: never to be repeated. */
+static inline int heist__sys_close(int fd) {
+    HEIST__SYS_ANSWER(int, close(fd));
+}
+
+/* ---- sockets ---- */
+
+/* Non-blocking, closed by exec. */
+static inline int heist__sys_socket(int domain, int type, int protocol) {
+    HEIST_SYS_POINT("socket");
+    HEIST__SYS_ANSWER(int, socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
+}
+
+static inline int heist__sys_connect(int fd, const struct sockaddr *address, socklen_t bytes) {
+    HEIST_SYS_POINT("connect");
+    HEIST__SYS_ANSWER(int, connect(fd, address, bytes));
+}
+
+/* Non-blocking, closed by exec. */
+static inline int heist__sys_accept(int fd, struct sockaddr *address, socklen_t *bytes) {
+    HEIST_SYS_POINT("accept4");
+    HEIST__SYS_ANSWER(int, accept4(fd, address, bytes, SOCK_NONBLOCK | SOCK_CLOEXEC));
+}
+
+static inline ssize_t heist__sys_recv(int fd, void *buffer, size_t bytes, int flags) {
+    HEIST_SYS_POINT("recv");
+    HEIST__SYS_ANSWER(ssize_t, recv(fd, buffer, bytes, flags));
+}
+
+/* A peer that is gone is -EPIPE and never a signal. */
+static inline ssize_t heist__sys_send(int fd, const void *buffer, size_t bytes, int flags) {
+    HEIST_SYS_POINT("send");
+    HEIST__SYS_ANSWER(ssize_t, send(fd, buffer, bytes, flags | MSG_NOSIGNAL));
+}
+
+static inline ssize_t heist__sys_sendmsg(int fd, const struct msghdr *message, int flags) {
+    HEIST_SYS_POINT("sendmsg");
+    HEIST__SYS_ANSWER(ssize_t, sendmsg(fd, message, flags | MSG_NOSIGNAL));
+}
+
+/* ---- memory; whole fresh mappings come from alloc.h ---- */
+
+static inline int heist__sys_mprotect(void *start, size_t bytes, int protection) {
+    HEIST_SYS_POINT("mprotect");
+    HEIST__SYS_ANSWER(int, mprotect(start, bytes, protection));
+}
+
+static inline int heist__sys_madvise(void *start, size_t bytes, int advice) {
+    HEIST_SYS_POINT("madvise");
+    HEIST__SYS_ANSWER(int, madvise(start, bytes, advice));
+}
+
+/* ---- time and threads ---- */
+
+/* The monotonic clock.  No yield point: it is read everywhere and orders nothing. */
+static inline int64_t heist__sys_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock and a good address */
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* 0 or -EAGAIN, -EPERM, -EINVAL. */
+static inline int heist__sys_thread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
+                                           void *arg) {
+    HEIST_SYS_POINT("pthread_create");
+    return -pthread_create(thread, attributes, start, arg);
+}
+
+static inline int heist__sys_thread_join(pthread_t thread, void **result) {
+    return -pthread_join(thread, result);
+}
+
+#endif

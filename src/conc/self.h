@@ -1,0 +1,44 @@
+/* What a thread knows about itself: the one reader of thread-local state.
+ *
+ * A task may go on another thread after any suspension, and a compiler may keep
+ * the address of a thread-local over an opaque call.  So nothing here is inlined,
+ * and nobody keeps the answer across a suspension.
+ *
+ * Fields are written by their own thread only. */
+#ifndef HEIST_CONC_SELF_H
+#define HEIST_CONC_SELF_H
+
+#include <heist/base.h>
+#include <stdbool.h>
+
+#include "base/macros.h"
+
+/* A thread's share of a slab's free objects: two batches, see mem/slab.c. */
+struct heist__magazine {
+    void *current, *spare;
+    unsigned current_count;
+};
+
+enum { HEIST__SLAB_FUTURE, HEIST__SLAB_HANDLE, HEIST__SLAB_TIMED, HEIST__SLAB_LOOP, HEIST__SLAB_REG, HEIST__SLAB_COUNT };
+
+struct heist__self {
+    struct heist__worker *worker; /* whose scheduler runs on this thread now, or NULL */
+    heist_loop *loop;             /* that worker's loop, or NULL */
+    heist_task *task;             /* whose body runs on this thread now, or NULL */
+    heist_loop *event_loop;       /* heist_set_event_loop: one reference, or NULL */
+    struct heist__magazine magazines[HEIST__SLAB_COUNT];
+    struct heist__failure *failure; /* heist_fail in a callback */
+    uint64_t next_id, end_id;       /* this thread's block of task numbers */
+    bool registered;                /* the destructor of this thread is armed */
+};
+
+/* The calling thread's own record; never NULL. */
+struct heist__self *heist__self(void);
+
+/* Arms the destructor that gives back what this thread holds when it exits.  0 or -ENOMEM/-EAGAIN. */
+int heist__self_register(struct heist__self *self);
+
+/* Set by the rooms that hang something on the record; called at thread exit. */
+extern void (*heist__self_cleanup)(struct heist__self *self);
+
+#endif

@@ -1,0 +1,87 @@
+/* A coroutine: a stack and a context.  Create, enter, leave; no tasks, no scheduler.
+ *
+ * The *host* is the side that enters: one for each thread that does, in whatever
+ * frame calls heist__coro_enter.  A coroutine runs on one host at a time, and may
+ * be entered by another host, on another thread, after it left: the caller orders
+ * the two (release before acquire), for nothing here is atomic.
+ *
+ * The structure lies in the header of its stack, so a sleeping coroutine costs one
+ * page and no other memory; it is gone when the stack is put back.
+ *
+ * Invariant: c->sp is valid exactly while c is suspended, h->sp exactly while h is
+ * inside a coroutine. */
+#ifndef HEIST_CORO_CORO_H
+#define HEIST_CORO_CORO_H
+
+#include <stdbool.h>
+
+#include "arch/ctx.h"
+#include "base/macros.h"
+#include "coro/fiber_san.h"
+#include "mem/stack.h"
+
+struct heist__host {
+    void *sp;
+#if HEIST__SAN_ANY
+    struct heist__san_host san;
+#endif
+};
+
+struct heist__coro {
+    void *sp;
+    struct heist__stack *stack; /* the one it lies in */
+    bool exited;                /* it made its last leave */
+#if HEIST__SAN_ANY
+    struct heist__san_coro san;
+#endif
+};
+
+/* On the thread that will enter. */
+void heist__host_init(struct heist__host *h);
+
+/* A coroutine on the stack s, whose first enter calls entry(payload).  entry never
+ * returns: it ends with heist__coro_exit.  Touches the page of s's header only. */
+struct heist__coro *heist__coro_new(struct heist__stack *s, void (*entry)(void *payload));
+
+/* After exit, or for a suspended coroutine that nobody will enter again (its frames
+ * are dropped as they are).  The stack stays the caller's, to be put back. */
+void heist__coro_free(struct heist__coro *c);
+
+/* Host: runs c until it leaves or exits; returns what c passes then. */
+static HEIST__SWITCH_INLINE void *heist__coro_enter(struct heist__host *h, struct heist__coro *c, void *payload) {
+#if HEIST__SAN_ANY
+    heist__san_enter(&h->san, &c->san, c->stack);
+    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
+    heist__san_entered(&h->san);
+    return answer;
+#else
+    return heist__ctx_switch(&h->sp, c->sp, payload);
+#endif
+}
+
+/* Coroutine c, entered from h: back to h's enter, which returns payload.  Returns the
+ * payload of the next enter, perhaps on ANOTHER thread and from another host: the
+ * address of anything thread-local is stale, h included. */
+static HEIST__SWITCH_INLINE void *heist__coro_leave(struct heist__host *h, struct heist__coro *c, void *payload) {
+#if HEIST__SAN_ANY
+    heist__san_leave(&h->san, &c->san, 0);
+    void *answer = heist__ctx_switch(&c->sp, h->sp, payload);
+    heist__san_left(&c->san);
+    return answer;
+#else
+    return heist__ctx_switch(&c->sp, h->sp, payload);
+#endif
+}
+
+/* The last leave. */
+static HEIST__SWITCH_INLINE HEIST_NORETURN void heist__coro_exit(struct heist__host *h, struct heist__coro *c,
+                                                                 void *payload) {
+    c->exited = true;
+#if HEIST__SAN_ANY
+    heist__san_leave(&h->san, &c->san, 1);
+#endif
+    heist__ctx_switch(&c->sp, h->sp, payload);
+    __builtin_unreachable();
+}
+
+#endif

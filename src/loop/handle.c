@@ -1,0 +1,190 @@
+/* call_soon, call_later, call_at, and the life of their handles.  See handle.h.
+ *
+ * A timed handle made on another thread travels through the inbox first and is armed
+ * by the loop's owner; so promise 2 holds for timers too. */
+#include "loop/handle.h"
+
+#include <heist/loop.h>
+#include <math.h>
+
+#include "base/fork.h"
+#include "base/options.h"
+#include "conc/self.h"
+#include "loop/loop.h"
+#include "mem/slab.h"
+#include "task/task.h"
+
+heist_handle *heist_handle_ref(heist_handle *h) {
+    if (h) a_add_rlx(&h->refs, 1); /* rlx: the caller holds one */
+    return h;
+}
+
+void heist_handle_unref(heist_handle *h) {
+    if (!h) return;
+    /* acq: pairs with the release of other unrefs; alone, no locked operation is needed */
+    if (a_load_acq(&h->refs) != 1 && a_sub_ar(&h->refs, 1) != 1) return;
+    heist__slab_put(heist__self(), h->timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE, h);
+}
+
+static void free_arg(heist_handle *h) {
+    if (h->arg_free) h->arg_free(h->arg);
+}
+
+static void handle_run(struct heist__job *job, heist_loop *loop) {
+    heist_handle *h = heist_container_of(job, heist_handle, job);
+    if (a_load_acq(&h->refs) == 1) { /* acq: pairs with unref; nobody else is left who could cancel */
+        if (a_load_rlx(&h->state) != HEIST__HANDLE_SCHEDULED) {
+            heist_handle_unref(h);
+            return;
+        }
+    } else {
+        uint8_t scheduled = HEIST__HANDLE_SCHEDULED;
+        if (!a_cas_ar(&h->state, &scheduled, HEIST__HANDLE_RUN)) { /* ar: one of run and cancel */
+            heist_handle_unref(h);
+            return;
+        }
+    }
+    int code;
+    int64_t slow_ns = a_load_rlx(&loop->debug) ? a_load_rlx(&loop->slow_ns) : 0; /* rlx: settings */
+    if (heist_unlikely(slow_ns)) {
+        int64_t start = heist__clock_now(loop->clock);
+        code = h->fn(h->arg);
+        int64_t took = heist__clock_now(loop->clock) - start;
+        if (took >= slow_ns) {
+            heist_report report = HEIST_REPORT_INIT;
+            report.message = "a callback held its worker too long";
+            report.handle = h;
+            report.name = h->name;
+            report.seconds = heist__seconds_from_ns(took);
+            heist__loop_report(loop, &report);
+        }
+    } else {
+        code = h->fn(h->arg);
+    }
+    free_arg(h);
+    if (heist_unlikely(code < 0)) heist__loop_callback_ended(loop, code, h, h->name);
+    heist_handle_unref(h);
+}
+
+/* The loop closes first. */
+static void handle_drop(struct heist__job *job) {
+    heist_handle *h = heist_container_of(job, heist_handle, job);
+    uint8_t scheduled = HEIST__HANDLE_SCHEDULED;
+    if (a_cas_ar(&h->state, &scheduled, HEIST__HANDLE_CANCELLED)) free_arg(h); /* ar: as in run */
+    heist_handle_unref(h);
+}
+
+static const struct heist__job_class run_class = {handle_run, handle_drop};
+
+/* By the owner. */
+static void arm(heist_handle *h, heist_loop *loop) {
+    heist__spin_lock(&loop->timer_lock);
+    /* Under the lock, so that a cancel either finds it armed or is seen here. */
+    bool wanted = a_load_rlx(&h->state) == HEIST__HANDLE_SCHEDULED;
+    if (wanted) {
+        h->job.klass = &run_class;
+        heist__timers_add(&loop->timers, &heist__timed(h)->timer, heist__timed(h)->when_ns);
+        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for this thread */
+    }
+    heist__spin_unlock(&loop->timer_lock);
+    if (!wanted) heist_handle_unref(h);
+}
+
+static void arm_run(struct heist__job *job, heist_loop *loop) {
+    arm(heist_container_of(job, heist_handle, job), loop);
+}
+
+static const struct heist__job_class arm_class = {arm_run, handle_drop};
+
+static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
+                    heist_handle **out, bool timed, int64_t when_ns) {
+    if (heist_unlikely(!loop || !fn || !heist__options_ok(opts, sizeof(*opts)))) return -EINVAL;
+    if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
+    if (heist_unlikely(a_load_acq(&loop->closed))) return HEIST_ECLOSED; /* acq: an early answer; post decides */
+    struct heist__self *self = heist__self();
+    /* rlx: a limit that many threads may pass by their number, not a promise */
+    if (heist_unlikely(loop->max_inbox) && self->loop != loop && a_load_rlx(&loop->inbox_count) >= loop->max_inbox)
+        return -EAGAIN;
+    int slab = timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE;
+    heist_handle *h = heist__slab_get(self, slab);
+    if (!h) return -ENOMEM;
+    h->job.klass = timed ? &arm_class : &run_class;
+    a_store_rlx(&h->refs, out ? 2 : 1); /* rlx, as state: published by the queue or by *out */
+    a_store_rlx(&h->state, HEIST__HANDLE_SCHEDULED);
+    h->timed = timed;
+    h->fn = fn;
+    h->arg = arg;
+    h->arg_free = opts ? opts->arg_free : NULL;
+    h->name = opts ? opts->name : NULL;
+    h->loop = loop;
+    if (timed) {
+        heist__timer_init(&heist__timed(h)->timer, HEIST__TIMER_HANDLE);
+        heist__timed(h)->when_ns = when_ns;
+    }
+    if (timed && self->loop == loop) {
+        heist__loop_take_inbox(loop); /* earlier submissions come first */
+        arm(h, loop);
+    } else {
+        int err = heist__loop_post(loop, &h->job);
+        if (heist_unlikely(err)) {
+            heist__slab_put(self, slab, h);
+            return err;
+        }
+    }
+    if (out) *out = h;
+    return 0;
+}
+
+int heist_loop_call_soon(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
+                         heist_handle **out) {
+    return schedule(loop, fn, arg, opts, out, false, 0);
+}
+
+int heist_loop_call_soon_threadsafe(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
+                                    heist_handle **out) {
+    return schedule(loop, fn, arg, opts, out, false, 0);
+}
+
+int heist_loop_call_later(heist_loop *loop, double delay, heist_callback_fn fn, void *arg,
+                          const heist_call_options *opts, heist_handle **out) {
+    if (!loop || isnan(delay)) return -EINVAL;
+    if (a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: the clock is the runtime's, which may be gone */
+    return schedule(loop, fn, arg, opts, out, true, heist__deadline_after(loop->clock, delay));
+}
+
+int heist_loop_call_at(heist_loop *loop, double when, heist_callback_fn fn, void *arg, const heist_call_options *opts,
+                       heist_handle **out) {
+    if (!loop || isnan(when)) return -EINVAL;
+    return schedule(loop, fn, arg, opts, out, true, heist__ns_from_seconds(when));
+}
+
+int heist_handle_cancel(heist_handle *h) {
+    if (!h) return -EINVAL;
+    uint8_t scheduled = HEIST__HANDLE_SCHEDULED;
+    if (!h->timed) {
+        if (!a_cas_ar(&h->state, &scheduled, HEIST__HANDLE_CANCELLED)) return 0; /* ar: one of run and cancel */
+        free_arg(h);
+        return 1;
+    }
+    /* The state changes under the store's lock, so that arm() cannot miss it.  The loop's memory is
+     * type-stable; should it have been closed, its close has ended this handle already. */
+    heist_loop *loop = h->loop;
+    heist__spin_lock(&loop->timer_lock);
+    bool won = a_cas_ar(&h->state, &scheduled, HEIST__HANDLE_CANCELLED); /* ar: as above */
+    bool removed = won && heist__timers_remove(&loop->timers, &heist__timed(h)->timer);
+    if (removed) a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint */
+    heist__spin_unlock(&loop->timer_lock);
+    if (!won) return 0;
+    free_arg(h);
+    if (removed) heist_handle_unref(h); /* the store's */
+    return 1;
+}
+
+int heist_handle_cancelled(const heist_handle *h) {
+    if (!h) return -EINVAL;
+    return a_load_acq(&((heist_handle *)(uintptr_t)h)->state) == HEIST__HANDLE_CANCELLED; /* acq: pairs with cancel */
+}
+
+double heist_handle_when(const heist_handle *h) {
+    return h && h->timed ? heist__seconds_from_ns(heist__timed((heist_handle *)(uintptr_t)h)->when_ns) : 0;
+}

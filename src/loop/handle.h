@@ -1,0 +1,43 @@
+/* A scheduled callback.
+ *
+ * States in `state`: SCHEDULED -> RUN or CANCELLED, by one exchange when somebody
+ * else holds a reference, so that exactly one of the run, a cancel and the close ends
+ * it and frees the argument.  The queue (or timer store) holds one reference; a
+ * detached handle has no other, and then nobody can cancel it. */
+#ifndef HEIST_LOOP_HANDLE_H
+#define HEIST_LOOP_HANDLE_H
+
+#include <heist/loop.h>
+
+#include "conc/atomic.h"
+#include "loop/timers.h"
+#include "task/job.h"
+
+enum { HEIST__HANDLE_SCHEDULED, HEIST__HANDLE_RUN, HEIST__HANDLE_CANCELLED };
+
+struct heist_handle {
+    struct heist__job job;
+    _Atomic(uint32_t) refs;
+    _Atomic(uint8_t) state;
+    uint8_t timed; /* it is the head of a heist__timed_handle */
+    heist_callback_fn fn;
+    void *arg;
+    heist_free_fn arg_free;
+    const char *name;
+    heist_loop *loop;
+};
+
+/* One cache line, for a burst of submissions is as fast as the memory that it touches. */
+_Static_assert(sizeof(struct heist_handle) <= HEIST_CACHE_LINE, "a handle fits a cache line");
+
+struct heist__timed_handle {
+    struct heist_handle handle;
+    struct heist__timer timer;
+    int64_t when_ns;
+};
+
+static inline struct heist__timed_handle *heist__timed(heist_handle *h) {
+    return heist_container_of(h, struct heist__timed_handle, handle);
+}
+
+#endif

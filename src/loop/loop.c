@@ -1,0 +1,358 @@
+/* The life of a loop, its inbox, its timers, and the steps of a turn.  See loop.h. */
+#include "loop/loop.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fork.h"
+#include "loop/handle.h"
+#include "loop/reg.h"
+#include "loop/watch.h"
+#include "mem/slab.h"
+#include "task/state.h"
+#include "task/task.h"
+
+static _Atomic(uint64_t) last_id;
+
+int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist__clock *clock, _Atomic(int) *sleepers,
+                       heist_loop **out) {
+    struct heist__self *self = heist__self();
+    heist_loop *loop = heist__slab_get(self, HEIST__SLAB_LOOP);
+    if (!loop) return -ENOMEM;
+    /* Field by field: late readers may look at refs and id, which stay zero until the end. */
+    loop->rt = rt;
+    loop->worker = w;
+    loop->clock = clock;
+    loop->sleepers = sleepers;
+    loop->max_inbox = 0;
+    loop->alone = false;
+    loop->ready = (struct heist__jobs){NULL, NULL, 0};
+    loop->since_poll = 0;
+    a_store_rlx(&loop->watched, 0);
+    loop->fatal = 0;
+    loop->announced = false;
+    a_store_rlx(&loop->callbacks, 0); /* rlx, as all here: published by the id below and by *out */
+    a_store_rlx(&loop->timers_fired, 0);
+    a_store_rlx(&loop->io_events, 0);
+    a_store_rlx(&loop->received, 0);
+    heist__mpsc_init(&loop->inbox);
+    a_store_rlx(&loop->inbox_count, 0);
+    a_store_rlx(&loop->sleeping, 0);
+    a_store_rlx(&loop->stop, 0);
+    a_store_rlx(&loop->running, 0);
+    a_store_rlx(&loop->closed, 0);
+    a_store_rlx(&loop->debug, 0);
+    a_store_rlx(&loop->slow_ns, 100000000);
+    /* Not timer_lock: zero in a fresh object, and a late cancel of a former loop's handle may hold an old one. */
+    heist__spin_init(&loop->misc_lock);
+    heist__timers_init(&loop->timers);
+    a_store_rlx(&loop->armed, 0);
+    loop->watches = NULL;
+    loop->handler = NULL;
+    loop->handler_user = NULL;
+    int err = heist__poller_open(&loop->poller);
+    if (!err) {
+        err = heist__wake_open(&loop->wake, &loop->poller);
+        if (err) heist__poller_close(&loop->poller);
+    }
+    if (err) {
+        heist__slab_put(self, HEIST__SLAB_LOOP, loop);
+        return err;
+    }
+    a_store_rlx(&loop->id, a_add_rlx(&last_id, 1) + 1);
+    a_store_rel(&loop->refs, 1); /* rel: pairs with try_ref */
+    *out = loop;
+    return 0;
+}
+
+bool heist__loop_try_ref(heist_loop *loop, uint64_t id) {
+    uint64_t n = a_load_acq(&loop->refs); /* acq: pairs with create */
+    while (n)
+        if (a_cas_acq(&loop->refs, &n, n + 1)) {
+            if (a_load_rlx(&loop->id) == id) return true; /* rlx: it cannot change while referenced */
+            heist__loop_release(loop);
+            return false;
+        }
+    return false;
+}
+
+/* The descriptors go with the last reference: a late waker must not write to a number that is another's. */
+void heist__loop_release(heist_loop *loop) {
+    if (a_sub_ar(&loop->refs, 1) != 1) return; /* ar: as every last reference */
+    heist__wake_close(&loop->wake, &loop->poller);
+    heist__poller_close(&loop->poller);
+    a_store_rlx(&loop->id, 0);
+    heist__slab_put(heist__self(), HEIST__SLAB_LOOP, loop);
+}
+
+static void drop_chain(struct heist__mpsc_node *n) {
+    while (n) {
+        struct heist__job *job = heist__job_of(n);
+        n = n->next;
+        job->klass->drop(job);
+    }
+}
+
+void heist__loop_shut(heist_loop *loop) {
+    a_store_sc(&loop->closed, 1);
+    drop_chain(heist__mpsc_close(&loop->inbox));
+    for (struct heist__job *job; (job = heist__jobs_pop(&loop->ready));) job->klass->drop(job);
+    for (;;) {
+        heist__spin_lock(&loop->timer_lock);
+        struct heist__timer *t = heist__timers_pop_due(&loop->timers, INT64_MAX);
+        heist__spin_unlock(&loop->timer_lock);
+        if (!t) break;
+        /* Waits have ended with their tasks; only handles are left. */
+        struct heist__job *job = &heist_container_of(t, struct heist__timed_handle, timer)->handle.job;
+        job->klass->drop(job);
+    }
+    heist__watch_drop_all(loop);
+}
+
+/* ---- submitting ---- */
+
+bool heist__loop_wake(heist_loop *loop) {
+    if (!heist__loop_take_sleeper(loop, HEIST__AWAKE)) return false;
+    heist__wake_signal(&loop->wake);
+    return true;
+}
+
+int heist__loop_push(heist_loop *loop, struct heist__job *job) {
+    if (heist_unlikely(loop->max_inbox)) a_add_rlx(&loop->inbox_count, 1); /* rlx: a count alone */
+    int pushed = heist__mpsc_push(&loop->inbox, &job->node);
+    if (pushed == HEIST__MPSC_CLOSED) return HEIST_ECLOSED;
+    /* Later pushers may rely on the first one's wake: the owner takes the list whole. */
+    if (pushed == HEIST__MPSC_PUSHED_FIRST) heist__loop_wake(loop);
+    return 0;
+}
+
+int heist__loop_post(heist_loop *loop, struct heist__job *job) {
+    if (heist__self()->loop == loop && !a_load_rlx(&loop->closed)) { /* rlx: only this thread closes it */
+        heist__loop_take_inbox(loop); /* earlier submissions come first */
+        heist__jobs_append(&loop->ready, job);
+        return 0;
+    }
+    return heist__loop_push(loop, job);
+}
+
+int heist__loop_post_checked(heist_loop *loop, uint64_t id, struct heist__job *job) {
+    if (!heist__loop_try_ref(loop, id)) return HEIST_ECLOSED;
+    int err = heist__loop_post(loop, job);
+    heist__loop_release(loop);
+    return err;
+}
+
+void heist__loop_take_inbox(heist_loop *loop) {
+    if (heist__mpsc_empty(&loop->inbox)) return;
+    size_t n = 0;
+    for (struct heist__mpsc_node *node = heist__mpsc_take(&loop->inbox), *next; node; node = next) {
+        next = node->next;
+        heist__jobs_append(&loop->ready, heist__job_of(node));
+        n++;
+    }
+    if (loop->max_inbox) a_sub_rlx(&loop->inbox_count, n); /* rlx: a count alone */
+    a_store_rlx(&loop->received, a_load_rlx(&loop->received) + n);
+}
+
+/* ---- timers ---- */
+
+int64_t heist__loop_next_deadline(heist_loop *loop) {
+    if (!a_load_rlx(&loop->armed)) return INT64_MAX; /* rlx: only the owner arms */
+    heist__spin_lock(&loop->timer_lock);
+    int64_t next = heist__timers_next(&loop->timers);
+    heist__spin_unlock(&loop->timer_lock);
+    return next;
+}
+
+/* A wait is over.  The claim fails when its waiter was woken otherwise, and waits for this lock to disarm;
+ * or, in a rescue only, when it is still on its way to its park (ARMING): then the timer stays armed. */
+static bool claim_wait(heist_loop *loop, struct heist__wait_timer *w) {
+    for (;;) {
+        if (heist__park_claim_parked(w->park, w->code)) return true;
+        int64_t state = a_load_acq(&w->park->state); /* acq: pairs with the commit; looked at again */
+        if ((state & HEIST__PARK_STATE) == HEIST__PARK_IDLE) return false;
+        if (state != HEIST__PARK_ARMING) continue;
+        heist__timers_add(&loop->timers, &w->timer, w->timer.deadline_ns);
+        return false;
+    }
+}
+
+/* Waits that fired: their claims are won under the lock, their wakes happen after it. */
+#define FIRE_BATCH 64
+
+/* By the owner; or by a rescuer, and then due handles go to the inbox, for their callbacks stay with the loop. */
+static unsigned fire(heist_loop *loop, bool rescue) {
+    int64_t now = heist__clock_now(loop->clock);
+    unsigned fired = 0, woken_count = 0;
+    for (bool more = true; more;) {
+        struct heist__wait_timer *woken = NULL, **end = &woken;
+        struct heist__jobs due = {NULL, NULL, 0};
+        unsigned batch = 0;
+        heist__spin_lock(&loop->timer_lock);
+        /* What a rescuer took out before us stands in the inbox, and comes first. */
+        if (!rescue) heist__loop_take_inbox(loop);
+        struct heist__timer *t = NULL;
+        while (batch < FIRE_BATCH && (t = heist__timers_pop_due(&loop->timers, now))) {
+            batch++;
+            if (t->kind == HEIST__TIMER_HANDLE) {
+                struct heist__job *job = &heist_container_of(t, struct heist__timed_handle, timer)->handle.job;
+                heist__jobs_append(rescue ? &due : &loop->ready, job);
+                continue;
+            }
+            struct heist__wait_timer *w = heist_container_of(t, struct heist__wait_timer, timer);
+            if (!claim_wait(loop, w)) {
+                if (heist__timer_armed(t)) break; /* armed again: it would be popped for ever */
+                continue;
+            }
+            *end = w;
+            end = &w->next;
+        }
+        if (due.head) { /* open: its owner is alive, and stuck */
+            if (loop->max_inbox) a_add_rlx(&loop->inbox_count, due.count); /* rlx: a count alone */
+            heist__mpsc_push_chain(&loop->inbox, &due.head->node, &due.tail->node);
+        }
+        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint, see next_deadline */
+        heist__spin_unlock(&loop->timer_lock);
+        *end = NULL;
+        if (due.head) heist__loop_wake(loop);
+        more = batch == FIRE_BATCH;
+        fired += batch;
+        for (; woken; woken_count++) {
+            struct heist__park *park = woken->park;
+            woken = woken->next;
+            heist__park_wake(park);
+        }
+    }
+    if (fired) a_add_rlx(&loop->timers_fired, fired); /* rlx: a count, which a rescuer raises too */
+    return rescue ? woken_count : fired;
+}
+
+unsigned heist__loop_fire_timers(heist_loop *loop) {
+    if (!a_load_rlx(&loop->armed)) return 0; /* rlx: as above */
+    unsigned fired = fire(loop, false);
+    return fired;
+}
+
+void heist__wait_timer_arm(struct heist__wait_timer *t, heist_loop *loop, struct heist__park *park, int64_t deadline_ns,
+                           int code) {
+    heist__timer_init(&t->timer, HEIST__TIMER_WAIT);
+    t->loop = loop;
+    t->park = park;
+    t->code = code;
+    heist__spin_lock(&loop->timer_lock);
+    heist__timers_add(&loop->timers, &t->timer, deadline_ns);
+    a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for the owner, who is here */
+    heist__spin_unlock(&loop->timer_lock);
+}
+
+void heist__wait_timer_disarm(struct heist__wait_timer *t) {
+    heist_loop *loop = t->loop;
+    heist__spin_lock(&loop->timer_lock);
+    if (heist__timers_remove(&loop->timers, &t->timer))
+        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: may be old; the owner arms under the lock */
+    heist__spin_unlock(&loop->timer_lock);
+}
+
+/* ---- descriptors ---- */
+
+static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
+    struct heist__poll_event events[HEIST__POLL_MAX];
+    int n = heist__poller_wait(&loop->poller, events, HEIST__POLL_MAX, timeout_ns), seen = 0;
+    for (int i = 0; i < n; i++) {
+        if (events[i].data == HEIST__WAKE_DATA) {
+            *wake_seen = true;
+            continue;
+        }
+        seen++;
+        if (events[i].data & HEIST__REG_TAG)
+            heist__reg_event(events[i].data & ~HEIST__REG_TAG, events[i].events);
+        else
+            heist__watch_event(loop, events[i].data, events[i].events);
+    }
+    if (seen) a_add_rlx(&loop->io_events, (unsigned)seen); /* rlx: as timers_fired */
+    return seen;
+}
+
+int heist__loop_poll(heist_loop *loop, int64_t timeout_ns) {
+    bool woken = false;
+    loop->since_poll = 0;
+    return poll_events(loop, timeout_ns, &woken) + woken;
+}
+
+bool heist__loop_rescue(heist_loop *loop) {
+    bool woken = false;
+    unsigned fired = a_load_rlx(&loop->armed) ? fire(loop, true) : 0; /* rlx: looked at again soon */
+    int seen = a_load_rlx(&loop->watched) ? poll_events(loop, 0, &woken) : 0; /* rlx: as above */
+    /* An edge of the wake-up descriptor was meant for the owner, who may just be falling asleep. */
+    if (woken) heist__wake_signal(&loop->wake);
+    return fired || seen;
+}
+
+/* ---- running ---- */
+
+#define READY_MAX 64
+
+size_t heist__loop_run_ready(heist_loop *loop) {
+    size_t n = loop->ready.count, ran = 0;
+    /* A loop that stands alone runs the whole batch, as asyncio does.  A worker has tasks beside it, and
+     * descriptors: what is left stays at the head. */
+    if (!loop->alone && n > READY_MAX) n = READY_MAX;
+    while (ran < n && !loop->fatal) {
+        struct heist__job *job = heist__jobs_pop(&loop->ready);
+        ran++;
+        job->klass->run(job, loop);
+    }
+    if (ran) {
+        loop->since_poll += (unsigned)ran;
+        a_store_rlx(&loop->callbacks, a_load_rlx(&loop->callbacks) + ran);
+    }
+    return ran;
+}
+
+/* ---- questions ---- */
+
+int heist_loop_is_running(const heist_loop *loop) {
+    if (!loop) return -EINVAL;
+    return a_load_acq(&((heist_loop *)(uintptr_t)loop)->running) == HEIST__RUNS; /* acq: pairs with the run call's stores */
+}
+
+int heist_loop_is_closed(const heist_loop *loop) {
+    if (!loop) return -EINVAL;
+    return a_load_acq(&((heist_loop *)(uintptr_t)loop)->closed) != 0; /* acq: pairs with shut */
+}
+
+int heist_loop_set_debug(heist_loop *loop, int on) {
+    if (!loop) return -EINVAL;
+    a_store_rlx(&loop->debug, on != 0); /* rlx: a setting */
+    return 0;
+}
+
+int heist_loop_get_debug(const heist_loop *loop) {
+    return loop ? a_load_rlx(&((heist_loop *)(uintptr_t)loop)->debug) : -EINVAL; /* rlx: as above */
+}
+
+int heist_loop_set_slow_callback_duration(heist_loop *loop, double seconds) {
+    if (!loop || !(seconds >= 0)) return -EINVAL;
+    int64_t ns = heist__ns_from_seconds(seconds);
+    a_store_rlx(&loop->slow_ns, ns > 0 ? ns : 1); /* rlx: as above; 0 would mean off */
+    return 0;
+}
+
+
+int heist_future_new(heist_loop *loop, heist_future **out) {
+    if (!out) return -EINVAL;
+    if (heist__fork_guard()) return -ENOMEM;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (loop && a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut */
+    if (!loop) loop = heist__self()->loop;
+    /* rlx: the loop is referenced, its id stands */
+    heist_future *f = heist__future_alloc(heist__self(), loop, loop ? a_load_rlx(&loop->id) : 0);
+    if (!f) return -ENOMEM;
+    heist__state_born(f, 0, 1);
+    *out = f;
+    return 0;
+}
+
+int heist_loop_create_future(heist_loop *loop, heist_future **out) {
+    return loop ? heist_future_new(loop, out) : -EINVAL;
+}

@@ -1,0 +1,57 @@
+/* The contract of a poller: which descriptors are ready.  poller_epoll.c is the one there is.
+ *
+ * Owned by a loop.  Every call may come from any thread at any time between open and
+ * close: a worker may wait on the set of another that is stuck, while a third adds a
+ * descriptor.  What a backend must keep:
+ *   1. A registration is for edges: an event says that the descriptor became ready since
+ *      it was last told (or since add or mod, which report a readiness that is there).
+ *   2. Each edge is delivered to one waiter, not to several.
+ *   3. `data` is opaque and comes back with each event; it may come once more after del
+ *      to a waiter that had already taken it, so it must name something type-stable.
+ *   4. A wait that a signal ends returns 0 events; a wait never ends early otherwise, nor
+ *      later than its timeout allows, up to the rounding that the system forces (upwards).
+ *   5. Closing a descriptor without del is the caller's error. */
+#ifndef HEIST_LOOP_POLLER_H
+#define HEIST_LOOP_POLLER_H
+
+#include <stdint.h>
+
+/* What to wait for, and what happened.  ERR and HUP are always reported and need not be asked for. */
+#define HEIST__POLL_IN 0x001u
+#define HEIST__POLL_PRI 0x002u
+#define HEIST__POLL_OUT 0x004u
+#define HEIST__POLL_ERR 0x008u
+#define HEIST__POLL_HUP 0x010u
+#define HEIST__POLL_RDHUP 0x2000u
+#define HEIST__POLL_ONESHOT (1u << 30) /* silent after one event until mod */
+#define HEIST__POLL_EDGE (1u << 31)
+
+/* The most events that one wait returns. */
+#define HEIST__POLL_MAX 128
+
+struct heist__poll_event {
+    uint64_t data;
+    uint32_t events;
+};
+
+struct heist__poller {
+    int fd; /* -1: closed.  Becomes readable when an event is there to be taken (heist_loop_fd). */
+};
+
+/* 0, or -EMFILE, -ENFILE, -ENOMEM; then p->fd is -1. */
+int heist__poller_open(struct heist__poller *p);
+/* Idempotent.  No other call may be under way. */
+void heist__poller_close(struct heist__poller *p);
+
+/* 0, or -EEXIST (a registration is there), -EPERM (a plain file: always ready), -EBADF, -ENOMEM, -ENOSPC. */
+int heist__poller_add(struct heist__poller *p, int fd, uint32_t events, uint64_t data);
+/* 0, or -ENOENT, -EBADF, -ENOMEM. */
+int heist__poller_mod(struct heist__poller *p, int fd, uint32_t events, uint64_t data);
+/* 0, or -ENOENT, -EBADF. */
+int heist__poller_del(struct heist__poller *p, int fd);
+
+/* Waits for up to max events (at most HEIST__POLL_MAX): timeout_ns 0 looks only, -1 waits for ever.
+ * The number of events, 0 when the time is over or a signal came, or a negative code. */
+int heist__poller_wait(struct heist__poller *p, struct heist__poll_event *events, int max, int64_t timeout_ns);
+
+#endif

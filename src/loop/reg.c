@@ -1,0 +1,153 @@
+/* Registrations and their slots.  See reg.h. */
+#include "loop/reg.h"
+
+#include <heist/error.h>
+
+#include "base/fork.h"
+#include "loop/loop.h"
+#include "mem/slab.h"
+
+#define ADDRESS_BITS 48
+#define ADDRESS_MASK (((uint64_t)1 << ADDRESS_BITS) - 1)
+#define GENERATION_MASK (((uint64_t)1 << 14) - 1) /* between the address and the tag */
+
+static uint64_t data_of(struct heist__reg *r) {
+    return HEIST__REG_TAG | ((r->generation & GENERATION_MASK) << ADDRESS_BITS) | ((uintptr_t)r & ADDRESS_MASK);
+}
+
+struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *owner, int fd)) {
+    struct heist__reg *r = heist__slab_get(heist__self(), HEIST__SLAB_REG);
+    if (!r) return NULL;
+    heist__spin_lock(&r->lock); /* zero in a fresh object; a stale event may look at an old one */
+    r->fd = fd;
+    r->loop = NULL;
+    r->hung_up = r->closed = false;
+    r->calls = 0;
+    r->owner = owner;
+    r->dispose = dispose;
+    for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, NULL};
+    heist__spin_unlock(&r->lock);
+    return r;
+}
+
+/* Closed, and nobody is inside. */
+static void end(struct heist__reg *r) {
+    heist_loop *loop = r->loop;
+    if (loop) {
+        /* The poller of a forked child is its parent's. */
+        if (!heist__forked()) heist__poller_del(&loop->poller, r->fd);
+        a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
+        heist__loop_release(loop);
+    }
+    if (r->dispose) r->dispose(r->owner, r->fd);
+    heist__slab_put(heist__self(), HEIST__SLAB_REG, r);
+}
+
+void heist__reg_close(struct heist__reg *r) {
+    struct heist__park *woken[2] = {NULL, NULL};
+    heist__spin_lock(&r->lock);
+    r->generation++;
+    r->closed = true;
+    for (int i = 0; i < 2; i++) {
+        struct heist__reg_slot *s = &r->slots[i];
+        if (s->state == HEIST__SLOT_WAITER && heist__park_claim(s->waiter, HEIST_ECLOSED) == HEIST__CLAIM_WAKE)
+            woken[i] = s->waiter;
+        *s = (struct heist__reg_slot){HEIST__SLOT_CLOSED, NULL};
+    }
+    bool last = r->calls == 0;
+    heist__spin_unlock(&r->lock);
+    for (int i = 0; i < 2; i++)
+        if (woken[i]) heist__park_wake(woken[i]);
+    if (last) end(r);
+}
+
+int heist__reg_enter(struct heist__reg *r) {
+    heist__spin_lock(&r->lock);
+    int err = r->closed ? HEIST_ECLOSED : 0;
+    if (!err) r->calls++;
+    heist__spin_unlock(&r->lock);
+    return err;
+}
+
+void heist__reg_leave(struct heist__reg *r) {
+    heist__spin_lock(&r->lock);
+    bool last = --r->calls == 0 && r->closed;
+    heist__spin_unlock(&r->lock);
+    if (last) end(r);
+}
+
+void heist__reg_event(uint64_t data, uint32_t events) {
+    struct heist__reg *r = (struct heist__reg *)(uintptr_t)(data & ADDRESS_MASK);
+    static const uint32_t wanted[2] = {
+        HEIST__POLL_IN | HEIST__POLL_RDHUP | HEIST__POLL_HUP | HEIST__POLL_ERR,
+        HEIST__POLL_OUT | HEIST__POLL_HUP | HEIST__POLL_ERR,
+    };
+    struct heist__park *woken[2] = {NULL, NULL};
+    heist__spin_lock(&r->lock);
+    if ((r->generation & GENERATION_MASK) == (data >> ADDRESS_BITS & GENERATION_MASK)) {
+        if (events & (HEIST__POLL_RDHUP | HEIST__POLL_HUP | HEIST__POLL_ERR)) r->hung_up = true;
+        for (int i = 0; i < 2; i++) {
+            struct heist__reg_slot *s = &r->slots[i];
+            if (!(events & wanted[i])) continue;
+            if (s->state == HEIST__SLOT_EMPTY) {
+                s->state = HEIST__SLOT_READY;
+            } else if (s->state == HEIST__SLOT_WAITER) {
+                int claim = heist__park_claim(s->waiter, 0);
+                if (claim == HEIST__CLAIM_WAKE) woken[i] = s->waiter;
+                *s = (struct heist__reg_slot){claim != HEIST__CLAIM_LOST ? HEIST__SLOT_EMPTY : HEIST__SLOT_READY, NULL};
+            }
+        }
+    }
+    heist__spin_unlock(&r->lock);
+    for (int i = 0; i < 2; i++)
+        if (woken[i]) heist__park_wake(woken[i]);
+}
+
+int heist__reg_begin(struct heist__reg *r, int direction, bool drained) {
+    heist__spin_lock(&r->lock);
+    struct heist__reg_slot *s = &r->slots[direction];
+    int result = 1;
+    switch (s->state) {
+    case HEIST__SLOT_EMPTY: result = !drained || r->hung_up; break;
+    case HEIST__SLOT_READY: s->state = HEIST__SLOT_EMPTY; break;
+    case HEIST__SLOT_CLOSED: result = HEIST_ECLOSED; break;
+    default: result = -EBUSY; break;
+    }
+    heist__spin_unlock(&r->lock);
+    return result;
+}
+
+int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park) {
+    int result = 1;
+    heist__spin_lock(&r->lock);
+    struct heist__reg_slot *s = &r->slots[direction];
+    if (s->state == HEIST__SLOT_READY) {
+        s->state = HEIST__SLOT_EMPTY;
+        result = 0;
+    } else if (s->state == HEIST__SLOT_CLOSED) {
+        result = HEIST_ECLOSED;
+    } else if (s->state == HEIST__SLOT_WAITER) {
+        result = -EBUSY;
+    } else if (!r->loop) {
+        /* The kernel reports at once what is ready already; its event waits for this lock. */
+        int err = heist__poller_add(&loop->poller, r->fd,
+                                    HEIST__POLL_IN | HEIST__POLL_OUT | HEIST__POLL_RDHUP | HEIST__POLL_EDGE,
+                                    data_of(r));
+        if (err) {
+            result = err;
+        } else {
+            r->loop = heist__loop_hold(loop);
+            a_add_rlx(&loop->watched, 1); /* rlx: this thread runs the loop */
+        }
+    }
+    if (result == 1) *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, park};
+    heist__spin_unlock(&r->lock);
+    return result;
+}
+
+void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park) {
+    heist__spin_lock(&r->lock);
+    struct heist__reg_slot *s = &r->slots[direction];
+    if (s->state == HEIST__SLOT_WAITER && s->waiter == park) *s = (struct heist__reg_slot){HEIST__SLOT_EMPTY, NULL};
+    heist__spin_unlock(&r->lock);
+}

@@ -1,0 +1,78 @@
+/* A registered descriptor on which tasks wait: two slots, one to read, one to write.
+ *
+ * Registrations are type-stable and carry a generation, because an event may arrive
+ * after the descriptor was closed; the event's data holds both.  Registered once,
+ * for edges in both directions, with the loop on which the first wait happened; an
+ * event wakes its task wherever that is.
+ *
+ * A slot, under the registration's lock:
+ *
+ *   EMPTY ──event──> READY ──wait──> EMPTY (the wait returns at once: try again)
+ *   EMPTY ──wait──> the waiter ──event──> EMPTY, claimed (READY if the claim was lost)
+ *   any ──close──> CLOSED
+ *
+ * No edge is lost: a reader empties READY before it reads (heist__reg_begin), so an
+ * edge after its read finds EMPTY and stays as READY, or finds the waiter.
+ *
+ * A short read means drained, and the next one may wait without a try; but not once
+ * the peer has hung up: its edge may have come together with the data's. */
+#ifndef HEIST_LOOP_REG_H
+#define HEIST_LOOP_REG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conc/spin.h"
+#include "task/job.h"
+#include "task/park.h"
+
+enum { HEIST__REG_READ, HEIST__REG_WRITE };
+enum { HEIST__SLOT_EMPTY, HEIST__SLOT_READY, HEIST__SLOT_CLOSED, HEIST__SLOT_WAITER };
+
+struct heist__reg_slot {
+    int state;
+    struct heist__park *waiter;
+};
+
+struct heist__reg {
+    struct heist__job link; /* the slab's, when free */
+    struct heist__spin lock;
+    uint32_t generation;    /* under the lock; changes when it dies */
+    int fd;
+    heist_loop *loop;       /* registered there, one reference; NULL: not yet */
+    bool hung_up;           /* an event said so */
+    bool closed;
+    unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
+    void *owner;
+    void (*dispose)(void *owner, int fd); /* closes the descriptor and frees the owner; once */
+    struct heist__reg_slot slots[2];
+};
+
+/* In the data of an event: the address, with the generation's low bits above it. */
+#define HEIST__REG_TAG ((uint64_t)1 << 63)
+
+/* NULL: no memory. */
+struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *owner, int fd));
+/* Wakes who waits with HEIST_ECLOSED; when the last call in progress has left (at once, if there is none)
+ * unregisters and disposes. */
+void heist__reg_close(struct heist__reg *r);
+
+/* From the poller, by the loop's owner or a rescuer. */
+void heist__reg_event(uint64_t data, uint32_t events);
+
+/* A call on the descriptor: enter, then as often as needed begin and wait, then leave.  A close in between
+ * takes nothing away from under it. */
+int heist__reg_enter(struct heist__reg *r); /* 0 or HEIST_ECLOSED */
+void heist__reg_leave(struct heist__reg *r);
+
+/* Before a try, which uses up what was ready: 1 try; 0 wait first (drained, and nothing came since); or
+ * HEIST_ECLOSED, -EBUSY.  A caller that knows of no drain passes false. */
+int heist__reg_begin(struct heist__reg *r, int direction, bool drained);
+
+/* The commit of a wait, on the worker's stack: 1 parked; 0 go on and try; or a code: -EBUSY,
+ * HEIST_ECLOSED, or what the poller said.  `loop` is the current worker's. */
+int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park);
+/* After a wait that did not end by an event. */
+void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park);
+
+#endif

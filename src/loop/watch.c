@@ -1,0 +1,201 @@
+/* Readers and writers.  See watch.h. */
+#include "loop/watch.h"
+
+#include <heist/error.h>
+
+#include "base/alloc.h"
+#include "base/fork.h"
+#include "base/options.h"
+#include "loop/loop.h"
+
+/* One direction of a watch: a callback, replaced or removed as a whole. */
+struct watcher {
+    struct heist__job job;
+    _Atomic(int) refs; /* the watch's and the scheduled job's */
+    _Atomic(int) removed;
+    _Atomic(int) scheduled;
+    struct heist__watch *watch;
+    int direction;
+    heist_callback_fn fn;
+    void *arg;
+    heist_free_fn arg_free;
+    const char *name;
+};
+
+enum { HEIST__WATCH_READ, HEIST__WATCH_WRITE };
+
+struct heist__watch {
+    struct heist__watch *next;
+    heist_loop *loop;
+    int fd;
+    uint32_t number; /* tells a stale event from a fresh one of the same descriptor */
+    struct watcher *sides[2];
+};
+
+static const uint32_t side_events[2] = {HEIST__POLL_IN, HEIST__POLL_OUT};
+
+static void watcher_unref(struct watcher *w) {
+    if (a_sub_ar(&w->refs, 1) != 1) return; /* ar: as every last reference */
+    if (w->arg_free) w->arg_free(w->arg);
+    heist__free(w);
+}
+
+static struct heist__watch **find(heist_loop *loop, int fd) {
+    struct heist__watch **at = &loop->watches;
+    while (*at && (*at)->fd != fd) at = &(*at)->next;
+    return at;
+}
+
+/* Under misc_lock: tells the kernel what is wanted now.  A direction whose callback is scheduled is not
+ * asked for until it ran. */
+static int rearm(struct heist__watch *w, bool fresh) {
+    uint32_t events = HEIST__POLL_ONESHOT;
+    for (int i = 0; i < 2; i++)
+        if (w->sides[i] && !a_load_rlx(&w->sides[i]->scheduled)) events |= side_events[i]; /* rlx: under the lock */
+    uint64_t data = (uint64_t)(w->number & 0x3fffffffu) << 32 | (uint32_t)w->fd;
+    heist_loop *loop = w->loop;
+    return fresh ? heist__poller_add(&loop->poller, w->fd, events, data)
+                 : heist__poller_mod(&loop->poller, w->fd, events, data);
+}
+
+static void watcher_run(struct heist__job *job, heist_loop *loop) {
+    struct watcher *w = heist_container_of(job, struct watcher, job);
+    int code = 0;
+    if (!a_load_acq(&w->removed)) code = w->fn(w->arg); /* acq: pairs with remove */
+    heist__spin_lock(&loop->misc_lock);
+    a_store_rlx(&w->scheduled, 0); /* rlx: under the lock */
+    if (!a_load_rlx(&w->removed)) rearm(w->watch, false);
+    heist__spin_unlock(&loop->misc_lock);
+    if (code < 0) heist__loop_callback_ended(loop, code, NULL, w->name);
+    watcher_unref(w);
+}
+
+static void watcher_drop(struct heist__job *job) { watcher_unref(heist_container_of(job, struct watcher, job)); }
+
+static const struct heist__job_class watcher_class = {watcher_run, watcher_drop};
+
+/* By the owner, or by a rescuer: then the job goes through the inbox. */
+void heist__watch_event(heist_loop *loop, uint64_t data, uint32_t events) {
+    struct watcher *due[2] = {NULL, NULL};
+    heist__spin_lock(&loop->misc_lock);
+    struct heist__watch *w = *find(loop, (int)(uint32_t)data);
+    if (w && (w->number & 0x3fffffffu) == data >> 32) {
+        for (int i = 0; i < 2; i++) {
+            struct watcher *s = w->sides[i];
+            if (!s || a_load_rlx(&s->scheduled)) continue; /* rlx, as below: under the lock */
+            if (!(events & (side_events[i] | HEIST__POLL_ERR | HEIST__POLL_HUP))) continue;
+            a_store_rlx(&s->scheduled, 1);
+            a_add_rlx(&s->refs, 1);
+            due[i] = s;
+        }
+        rearm(w, false); /* the other direction, which the one-shot silenced too */
+    }
+    heist__spin_unlock(&loop->misc_lock);
+    for (int i = 0; i < 2; i++)
+        if (due[i] && heist__loop_post(loop, &due[i]->job)) watcher_drop(&due[i]->job);
+}
+
+static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, void *arg,
+               const heist_call_options *opts) {
+    if (!loop || !fn || !heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
+    if (fd < 0) return -EBADF;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct watcher *s = heist__zalloc(sizeof(*s));
+    if (!s) return -ENOMEM;
+    s->job.klass = &watcher_class;
+    a_store_rlx(&s->refs, 1); /* rlx: published under the lock */
+    s->direction = direction;
+    s->fn = fn;
+    s->arg = arg;
+    s->arg_free = opts ? opts->arg_free : NULL;
+    s->name = opts ? opts->name : NULL;
+    static _Atomic(uint32_t) last_number;
+    struct heist__watch *spare = heist__zalloc(sizeof(*spare));
+    if (!spare) {
+        heist__free(s);
+        return -ENOMEM;
+    }
+    struct watcher *old = NULL;
+    int err = 0;
+    heist__spin_lock(&loop->misc_lock);
+    struct heist__watch **at = find(loop, fd), *w = *at;
+    if (a_load_acq(&loop->closed)) { /* acq: pairs with shut, which empties the list under this lock */
+        err = HEIST_ECLOSED;
+    } else {
+        bool fresh = !w;
+        if (fresh) {
+            w = spare;
+            spare = NULL;
+            w->loop = loop;
+            w->fd = fd;
+            w->number = a_add_rlx(&last_number, 1); /* rlx: a number alone */
+        }
+        old = w->sides[direction];
+        s->watch = w;
+        w->sides[direction] = s;
+        err = rearm(w, fresh);
+        if (err) {
+            w->sides[direction] = old;
+            old = NULL;
+            if (fresh) spare = w;
+        } else if (fresh) {
+            *at = w;
+            a_add_rlx(&loop->watched, 1); /* rlx: the owner's next turn may see it */
+        }
+    }
+    if (old) a_store_rel(&old->removed, 1); /* rel: pairs with watcher_run */
+    heist__spin_unlock(&loop->misc_lock);
+    heist__free(spare);
+    if (err) {
+        heist__free(s);
+        return err;
+    }
+    if (old) watcher_unref(old);
+    return 0;
+}
+
+static int remove_side(heist_loop *loop, int fd, int direction) {
+    if (!loop) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED; /* the poller is the parent's */
+    struct heist__watch *dead = NULL;
+    heist__spin_lock(&loop->misc_lock);
+    struct heist__watch **at = find(loop, fd), *w = *at;
+    struct watcher *s = w ? w->sides[direction] : NULL;
+    if (s) {
+        w->sides[direction] = NULL;
+        a_store_rel(&s->removed, 1); /* rel: pairs with watcher_run */
+        if (w->sides[!direction]) {
+            rearm(w, false);
+        } else {
+            *at = w->next;
+            a_sub_rlx(&loop->watched, 1); /* rlx: as in add */
+            heist__poller_del(&loop->poller, fd);
+            dead = w;
+        }
+    }
+    heist__spin_unlock(&loop->misc_lock);
+    heist__free(dead);
+    if (s) watcher_unref(s);
+    return s != NULL;
+}
+
+void heist__watch_drop_all(heist_loop *loop) {
+    for (;;) {
+        heist__spin_lock(&loop->misc_lock);
+        struct heist__watch *w = loop->watches;
+        int fd = w ? w->fd : -1;
+        heist__spin_unlock(&loop->misc_lock);
+        if (!w) return;
+        remove_side(loop, fd, HEIST__WATCH_READ);
+        remove_side(loop, fd, HEIST__WATCH_WRITE);
+    }
+}
+
+int heist_loop_add_reader(heist_loop *loop, int fd, heist_callback_fn fn, void *arg, const heist_call_options *opts) {
+    return add(loop, fd, HEIST__WATCH_READ, fn, arg, opts);
+}
+int heist_loop_add_writer(heist_loop *loop, int fd, heist_callback_fn fn, void *arg, const heist_call_options *opts) {
+    return add(loop, fd, HEIST__WATCH_WRITE, fn, arg, opts);
+}
+int heist_loop_remove_reader(heist_loop *loop, int fd) { return remove_side(loop, fd, HEIST__WATCH_READ); }
+int heist_loop_remove_writer(heist_loop *loop, int fd) { return remove_side(loop, fd, HEIST__WATCH_WRITE); }

@@ -1,0 +1,170 @@
+/* Listening, accepting, connecting. */
+#include <errno.h>
+#include <heist/error.h>
+#include <heist/net.h>
+#include <heist/task.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fork.h"
+#include "base/options.h"
+#include "base/sys.h"
+#include "conc/self.h"
+#include "io/fd.h"
+#include "net/conn.h"
+
+struct heist_listener {
+    struct heist__reg *reg;
+    int fd;
+};
+
+#define DEFAULT_BACKLOG 4096
+#define UNIX_RETRY_SECONDS 0.001
+
+static int open_socket(int family) { return heist__sys_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+
+static int set_option(int fd, int level, int name, int value) {
+    return setsockopt(fd, level, name, &value, sizeof(value)) ? -errno : 0;
+}
+
+static int bind_and_listen(int fd, const heist_addr *addr, unsigned flags, int backlog) {
+    int family = addr->storage.ss_family, err = 0;
+    if (family != AF_UNIX) {
+        err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+        if (!err && (flags & HEIST_LISTEN_REUSEPORT)) err = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    }
+    if (!err && family == AF_INET6)
+        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & HEIST_LISTEN_V6ONLY) != 0);
+    if (err) return err;
+    if (bind(fd, (const struct sockaddr *)&addr->storage, addr->length)) return -errno;
+    return listen(fd, backlog) ? -errno : 0;
+}
+
+int heist_listen(const heist_addr *addr, const heist_listen_options *opts, heist_listener **out) {
+    unsigned flags = opts ? opts->flags : 0;
+    if (!addr || !out || !heist__options_ok(opts, sizeof(*opts)) ||
+        (flags & ~(HEIST_LISTEN_REUSEPORT | HEIST_LISTEN_V6ONLY)) || (opts && opts->backlog < 0))
+        return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (!heist__self()->worker) return HEIST_ENOLOOP;
+    heist_listener *l = heist__zalloc(sizeof(*l));
+    if (!l) return -ENOMEM;
+    int err = open_socket(addr->storage.ss_family);
+    if (err >= 0) {
+        l->fd = err;
+        err = bind_and_listen(l->fd, addr, flags, opts && opts->backlog ? opts->backlog : DEFAULT_BACKLOG);
+        if (!err && !(l->reg = heist__reg_new(l->fd, l, heist__fd_dispose))) err = -ENOMEM;
+        if (err) heist__sys_close(l->fd);
+    }
+    if (err) {
+        heist__free(l);
+        return err;
+    }
+    *out = l;
+    return 0;
+}
+
+int heist_listener_addr(heist_listener *l, heist_addr *out) {
+    return l && out ? heist__socket_addr(l->fd, out) : -EINVAL;
+}
+
+void heist_listener_close(heist_listener *l) {
+    if (l) heist__reg_close(l->reg);
+}
+
+static int wrap(int fd, bool inet, heist_conn **out) {
+    if (inet) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* a failure costs delay, not truth */
+    int err = heist__conn_new(fd, out);
+    if (err) heist__sys_close(fd);
+    return err;
+}
+
+/* Errors of the connection that was to be accepted, not of the listener: on to the next. */
+static bool is_passing(int error) {
+    switch (error) {
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH: return true;
+    default: return false;
+    }
+}
+
+static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
+    for (;;) {
+        int err = heist__reg_begin(l->reg, HEIST__REG_READ, false);
+        if (err < 0) return err;
+        struct sockaddr_storage peer;
+        socklen_t length = sizeof(peer);
+        int fd = heist__sys_accept(l->fd, (struct sockaddr *)&peer, &length); /* non-blocking, close-on-exec */
+        if (fd >= 0) return wrap(fd, peer.ss_family != AF_UNIX, out);
+        err = 0;
+        if (fd == -EAGAIN)
+            err = heist__fd_wait(l->reg, HEIST__REG_READ, until);
+        else if (!is_passing(-fd))
+            err = fd;
+        if (err) return err;
+    }
+}
+
+int heist_accept(heist_listener *l, double deadline, heist_conn **out) {
+    int64_t until;
+    if (!l || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
+    int err = heist__fd_entry();
+    if (err) return err;
+    struct heist__reg *r = l->reg;
+    err = heist__reg_enter(r);
+    if (err) return err;
+    err = accept_one(l, until, out);
+    heist__reg_leave(r);
+    if (!err) heist__fd_skipped();
+    return err;
+}
+
+/* 0 connected, 1 under way, or a code. */
+static int start_connect(int fd, const heist_addr *addr, int64_t until) {
+    for (;;) {
+        int err = heist__sys_connect(fd, (const struct sockaddr *)&addr->storage, addr->length);
+        if (!err) return 0;
+        if (err == -EINPROGRESS || err == -EINTR) return 1;
+        if (err != -EAGAIN || addr->storage.ss_family != AF_UNIX) return err;
+        /* A Unix listener's backlog is full, and no event tells when it is not. */
+        if (heist__fd_now() >= until) return -ETIMEDOUT;
+        err = heist_sleep(UNIX_RETRY_SECONDS);
+        if (err) return err;
+    }
+}
+
+int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
+    int64_t until;
+    if (!addr || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
+    int err = heist__fd_entry();
+    if (err) return err;
+    int fd = open_socket(addr->storage.ss_family);
+    if (fd < 0) return fd;
+    heist_conn *c;
+    err = wrap(fd, addr->storage.ss_family != AF_UNIX, &c);
+    if (err) return err;
+    err = start_connect(fd, addr, until);
+    if (err == 1) {
+        int error = 0;
+        socklen_t size = sizeof(error);
+        err = heist__fd_wait(c->reg, HEIST__REG_WRITE, until);
+        if (!err && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size)) err = -errno;
+        if (!err) err = -error;
+    }
+    if (err) {
+        heist_conn_close(c);
+        return err;
+    }
+    *out = c;
+    return 0;
+}

@@ -1,0 +1,349 @@
+/* A runtime put together and taken apart; the doors to it; heist_run.
+ *
+ * Its memory: one reference for the users' handles together, one while its threads run,
+ * and one for each waker from outside, whose task may end the runtime before the waker
+ * has looked whom to wake.  A task that is not done keeps the threads running, so it and
+ * its own workers may use the runtime freely. */
+#include <heist/runtime.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/alloc.h"
+#include "base/fork.h"
+#include "base/options.h"
+#include "base/sys.h"
+#include "conc/parker.h"
+#include "coro/overflow.h"
+#include "mem/slab.h"
+#include "sched/cpus.h"
+#include "sched/sched.h"
+#include "loop/handle.h"
+#include "loop/reg.h"
+
+#define DEFAULT_STACK ((size_t)64 << 10)
+#define MAX_WORKERS 1024
+#define KNOWN_FLAGS                                                                                                    \
+    (HEIST_RUNTIME_OVERFLOW_HANDLER | HEIST_RUNTIME_NO_OVERFLOW_HANDLER | HEIST_RUNTIME_VIRTUAL_TIME |                 \
+     HEIST_RUNTIME_DEBUG)
+
+static void on_thread_exit(struct heist__self *self) {
+    heist_loop_unref(self->event_loop);
+    self->event_loop = NULL;
+    heist__free(self->failure);
+    self->failure = NULL;
+    heist__slab_flush(self);
+}
+
+/* In a signal handler, on the thread whose task overflowed: only what cannot block. */
+static size_t describe_overflow(struct heist__stack *s, char *buf, size_t n) {
+    heist_task *t = heist__self()->task;
+    if (!t || !t->coro || t->coro->stack != s) return 0;
+    const char *own = a_load_rlx(&t->name); /* rlx: read without its lock, on the way to the end */
+    int length = own ? snprintf(buf, n, "task '%s' (made at %s:%u)", own, t->file, t->line)
+                     : snprintf(buf, n, "task Task-%llu (made at %s:%u)", (unsigned long long)heist__task_number(t), t->file,
+                                t->line);
+    return length < 0 ? 0 : (size_t)length < n ? (size_t)length : n - 1;
+}
+
+static pthread_once_t setup_once = PTHREAD_ONCE_INIT;
+static void setup(void) {
+    heist__self_cleanup = on_thread_exit;
+    a_store_rel(&heist__overflow_describe, describe_overflow); /* rel: pairs with the handler */
+    heist__task_hooks.ready = heist__ready;
+    heist__task_hooks.post = heist__loop_post_checked;
+    heist__task_hooks.report = heist__loop_post_report;
+    heist__slab_setup(HEIST__SLAB_FUTURE, sizeof(heist_future));
+    heist__slab_setup(HEIST__SLAB_HANDLE, sizeof(struct heist_handle));
+    heist__slab_setup(HEIST__SLAB_TIMED, sizeof(struct heist__timed_handle));
+    heist__slab_setup(HEIST__SLAB_LOOP, sizeof(heist_loop));
+    heist__slab_setup(HEIST__SLAB_REG, sizeof(struct heist__reg));
+}
+__attribute__((constructor)) static void setup_at_load(void) { pthread_once(&setup_once, setup); }
+
+static const heist_runtime_options default_options = HEIST_RUNTIME_OPTIONS_INIT;
+
+static int check_options(const heist_runtime_options *o, bool alone) {
+    if (!heist__options_ok(o, sizeof(*o)) || (o->flags & ~KNOWN_FLAGS)) return -EINVAL;
+    if (o->workers < 0 || o->workers > (alone ? 1 : MAX_WORKERS)) return -EINVAL;
+    if (o->stack_bytes && (o->stack_bytes < HEIST__STACK_MIN || o->stack_bytes > HEIST__STACK_MAX)) return -EINVAL;
+    return 0;
+}
+
+static void worker_destroy(struct heist__worker *w) {
+    if (!w) return;
+    heist__deque_destroy(&w->stack);
+    heist__deque_destroy(&w->queue);
+    heist__free(w->seen);
+    heist__free(w);
+}
+
+static int worker_create(heist_runtime *rt, int index, struct heist__worker **out) {
+    struct heist__worker *w = heist__aligned_alloc(HEIST_CACHE_LINE, sizeof(*w));
+    if (!w) return -ENOMEM;
+    memset(w, 0, sizeof(*w));
+    w->rt = rt;
+    w->index = index;
+    w->alone = rt->workers == 1;
+    w->random = 2463534242u + (uint32_t)index * 2654435761u;
+    w->seen = heist__zalloc((size_t)rt->workers * sizeof(*w->seen));
+    int err = w->seen ? 0 : -ENOMEM;
+    if (!err) err = heist__deque_init(&w->stack, 8);
+    if (!err) err = heist__deque_init(&w->queue, 8);
+    if (!err) err = heist__loop_create(rt, w, &rt->clock, &rt->sleepers, &w->loop);
+    if (err) {
+        worker_destroy(w);
+        return err;
+    }
+    *out = w;
+    return 0;
+}
+
+/* Memory only: every thread has left. */
+static void destroy(heist_runtime *rt) {
+    for (int i = 0; i < rt->workers; i++) {
+        struct heist__worker *w = rt->worker[i];
+        if (!w) continue;
+        heist__stack_cache_flush(&w->stacks);
+        if (!a_load_rlx(&w->loop->closed)) heist__loop_shut(w->loop); /* rlx: nobody else is left */
+        heist__loop_release(w->loop);
+        worker_destroy(w);
+    }
+    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_uninstall();
+    pthread_cond_destroy(&rt->changed);
+    pthread_mutex_destroy(&rt->mutex);
+    heist__free(rt->worker);
+    heist__free(rt);
+    bool last = heist__slab_leave(heist__self());
+    heist__stack_pool_release();
+    if (last) heist__parker_pool_release();
+}
+
+void heist__runtime_release(heist_runtime *rt) {
+    if (a_sub_ar(&rt->refs, 1) == 1) destroy(rt); /* ar: as every last reference */
+}
+
+int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out) {
+    if (!out) return -EINVAL;
+    if (!opts) opts = &default_options;
+    int err = check_options(opts, alone);
+    if (err) return err;
+    if (heist__fork_guard()) return -ENOMEM;
+    if (heist__forked()) return HEIST_EFORKED;
+    pthread_once(&setup_once, setup);
+    heist_runtime *rt = heist__aligned_alloc(HEIST_CACHE_LINE, sizeof(*rt));
+    if (!rt) return -ENOMEM;
+    memset(rt, 0, sizeof(*rt));
+    rt->workers = alone ? 1 : opts->workers ? opts->workers : heist__available_cpus();
+    rt->flags = opts->flags;
+    rt->alone = alone;
+    rt->inherited = inherited;
+    rt->stack_bytes = (uint32_t)(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
+    rt->max_tasks = opts->max_tasks;
+    snprintf(rt->name, sizeof(rt->name), "%.9s", opts->name ? opts->name : "heist");
+    heist__clock_init(&rt->clock, opts->flags & HEIST_RUNTIME_VIRTUAL_TIME, 0);
+    a_store_rlx(&rt->users, 1); /* rlx, as the next: not published yet */
+    a_store_rlx(&rt->refs, 1);
+    a_store_rlx(&rt->acks, rt->workers);
+    heist__spin_init(&rt->virtual_lock);
+    pthread_mutex_init(&rt->mutex, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&rt->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    heist__slab_enter();
+    rt->worker = heist__zalloc((size_t)rt->workers * sizeof(*rt->worker));
+    if (!rt->worker) {
+        rt->workers = 0;
+        err = -ENOMEM;
+    }
+    for (int i = 0; !err && i < rt->workers; i++) {
+        err = worker_create(rt, i, &rt->worker[i]);
+        if (err) break;
+        heist_loop *loop = rt->worker[i]->loop;
+        loop->alone = alone;
+        loop->max_inbox = opts->max_inbox;
+        loop->handler = opts->exception_handler;
+        loop->handler_user = opts->exception_user;
+        a_store_rlx(&loop->debug, (opts->flags & HEIST_RUNTIME_DEBUG) != 0); /* rlx: not published yet */
+    }
+    if (!err && (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER)) err = heist__overflow_install();
+    if (err) {
+        rt->flags &= ~HEIST_RUNTIME_OVERFLOW_HANDLER;
+        destroy(rt);
+        return err;
+    }
+    *out = rt;
+    return 0;
+}
+
+/* ---- threads ---- */
+
+static void *worker_main(void *arg) {
+    struct heist__worker *w = arg;
+    heist_runtime *rt = w->rt;
+    char name[16];
+    snprintf(name, sizeof(name), "%.9s/%d", rt->name, w->index % 10000);
+    pthread_setname_np(pthread_self(), name);
+    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_init();
+    heist__worker_enter(w);
+    heist__worker_run(w);
+    heist__worker_leave(w);
+    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_fini();
+    heist__worker_left(rt);
+    return NULL;
+}
+
+/* Starts workers first .. workers-1.  On failure those that run are stopped and joined. */
+static int start_threads(heist_runtime *rt, int first) {
+    sigset_t all, before;
+    sigfillset(&all);
+    /* Signals are the host's: no worker takes them from its threads.  Faults of our own stay. */
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGABRT};
+    for (size_t i = 0; i < HEIST_ARRAY_LEN(own); i++) sigdelset(&all, own[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int err = 0, i = first;
+    a_add_rlx(&rt->refs, 1); /* rlx: the caller holds one; this one is the threads' */
+    rt->threads = rt->workers;
+    for (; i < rt->workers; i++) {
+        err = heist__sys_thread_create(&rt->worker[i]->thread, NULL, worker_main, rt->worker[i]);
+        if (err) break;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    rt->started = !err;
+    if (!err) return 0;
+    pthread_mutex_lock(&rt->mutex);
+    rt->threads -= rt->workers - i + first;
+    pthread_mutex_unlock(&rt->mutex);
+    a_store_sc(&rt->closing, 1);
+    a_store_sc(&rt->stopping, 1);
+    for (int k = first; k < i; k++) heist__loop_wake(rt->worker[k]->loop);
+    for (int k = first; k < i; k++) heist__sys_thread_join(rt->worker[k]->thread, NULL);
+    if (i == first) heist__runtime_release(rt); /* otherwise the last thread has given it back */
+    return err;
+}
+
+int heist_runtime_new(const heist_runtime_options *opts, heist_runtime **out) {
+    heist_runtime *rt;
+    int err = out ? heist__runtime_create(opts, false, false, &rt) : -EINVAL;
+    if (err) return err;
+    err = start_threads(rt, 0);
+    if (err) {
+        heist__runtime_release(rt); /* nobody else knows it */
+        return err;
+    }
+    *out = rt;
+    return 0;
+}
+
+heist_runtime *heist_runtime_ref(heist_runtime *rt) {
+    if (rt) a_add_rlx(&rt->users, 1); /* rlx: the caller holds one */
+    return rt;
+}
+
+int heist_runtime_workers(const heist_runtime *rt) { return rt ? rt->workers : -EINVAL; }
+
+heist_loop *heist_runtime_loop(heist_runtime *rt, int index) {
+    return rt && index >= 0 && index < rt->workers ? rt->worker[index]->loop : NULL;
+}
+
+heist_runtime *heist_loop_runtime(heist_loop *loop) { return loop ? loop->rt : NULL; }
+
+int heist_runtime_call_soon(heist_runtime *rt, heist_callback_fn fn, void *arg, const heist_call_options *opts,
+                            heist_handle **out) {
+    if (!rt) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (a_load_acq(&rt->closing)) return HEIST_ECLOSED; /* acq: an early answer; the inbox decides */
+    struct heist__worker *w = heist__self()->worker;
+    /* A burst goes to one loop after the other, 64 at a time, so that each is woken once. rlx: a count alone */
+    unsigned n = w || rt->workers == 1 ? 0 : a_add_rlx(&rt->next_loop, 1) / 64;
+    heist_loop *loop = w && w->rt == rt ? w->loop : rt->worker[n % (unsigned)rt->workers]->loop;
+    return heist_loop_call_soon(loop, fn, arg, opts, out);
+}
+
+size_t heist_runtime_task_count(heist_runtime *rt) { return rt ? heist__live_tasks(rt) : 0; }
+
+int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out) {
+    if (!rt || !out || out->size < sizeof(*out) || worker < 0 || worker >= rt->workers) return -EINVAL;
+    struct heist__worker *w = rt->worker[worker];
+    heist_loop *loop = w->loop;
+    /* rlx: counters, each true for itself */
+    out->steps = a_load_rlx(&w->tick);
+    out->stolen = a_load_rlx(&w->stolen);
+    out->callbacks = a_load_rlx(&loop->callbacks);
+    out->timers = a_load_rlx(&loop->timers_fired);
+    out->io_events = a_load_rlx(&loop->io_events);
+    out->inbox = a_load_rlx(&loop->received) + a_load_rlx(&w->injected);
+    out->sleeps = a_load_rlx(&w->sleeps);
+    out->wakeups = a_load_rlx(&w->wakeups);
+    out->queue = heist__deque_size(&w->stack) + heist__deque_size(&w->queue);
+    out->busy_seconds = 0;
+    clockid_t clock;
+    struct timespec ts;
+    if (a_load_acq(&loop->running) && pthread_getcpuclockid(w->thread, &clock) == 0 && clock_gettime(clock, &ts) == 0)
+        out->busy_seconds = (double)ts.tv_sec + (double)ts.tv_nsec / 1e9; /* acq above: the thread is known */
+    return 0;
+}
+
+/* ---- heist_run ---- */
+
+struct run_main {
+    heist_coro_fn fn;
+    void *arg;
+    void *result;
+    int code;
+};
+
+static int run_main_body(void *arg, void **out) {
+    (void)out;
+    struct run_main *m = arg;
+    m->code = m->fn(m->arg, &m->result);
+    heist__closing_begin(heist__self()->worker->rt);
+    return m->code;
+}
+
+int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opts, void **out) {
+    if (!main_fn) return -EINVAL;
+    struct heist__self *self = heist__self();
+    if (self->worker) return HEIST_EOTHERRUNNING;
+    if (!heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
+    heist_runtime_options o = opts ? *opts : default_options;
+    o.size = sizeof(o);
+    if (!(o.flags & HEIST_RUNTIME_NO_OVERFLOW_HANDLER)) o.flags |= HEIST_RUNTIME_OVERFLOW_HANDLER;
+    heist_runtime *rt;
+    int err = heist__runtime_create(&o, false, true, &rt);
+    if (err) return err;
+    struct heist__worker *w = rt->worker[0];
+    w->thread = pthread_self();
+    struct run_main m = {main_fn, arg, NULL, 0};
+    heist_task *t = NULL;
+    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_init();
+    heist__worker_enter(w);
+    err = start_threads(rt, 1);
+    bool started = !err;
+    if (started) {
+        err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, NULL, &t);
+        if (err) heist__closing_begin(rt);
+        heist__worker_run(w);
+    }
+    heist__worker_leave(w);
+    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_fini();
+    if (started) {
+        heist__worker_left(rt);
+        heist_runtime_close(rt, HEIST_FOREVER);
+    }
+    if (t) {
+        int fatal = a_load_sc(&rt->fatal);
+        err = fatal ? fatal : m.code;
+        heist_exception unused = HEIST_EXCEPTION_INIT;
+        heist_future_exception(t, &unused); /* main's failure is told by the return value */
+        if (!err && out) *out = m.result;
+    }
+    heist_unref(t);
+    heist_runtime_unref(rt);
+    return err;
+}

@@ -1,0 +1,156 @@
+/* The scheduler's two structures: a runtime, and its workers.  See README.md for who
+ * runs next, how a worker sleeps, and why no wake-up is lost. */
+#ifndef HEIST_SCHED_SCHED_H
+#define HEIST_SCHED_SCHED_H
+
+#include <heist/runtime.h>
+#include <pthread.h>
+
+#include "conc/atomic.h"
+#include "conc/deque.h"
+#include "conc/mpsc.h"
+#include "coro/coro.h"
+#include "loop/loop.h"
+#include "mem/stack.h"
+#include "task/task.h"
+
+/* Steps of unpinned tasks between two looks at inbox, timers and descriptors. */
+#define HEIST__TURN_STEPS 64
+/* Ready tasks beyond which another worker is asked to help.  Those of `queue` are short, mostly, and to wake a
+ * worker costs as much as some of them; should one be long, the sentinel sees it. */
+#define HEIST__STACK_ALONE 1
+#define HEIST__QUEUE_ALONE 16
+/* Suspending calls that go on at once before a task gives way. */
+#define HEIST__TASK_BUDGET 128
+
+struct heist__worker {
+    /* birth */
+    heist_runtime *rt;
+    heist_loop *loop;
+    int index;
+    bool alone; /* its runtime has no other worker: its deques have no thief */
+    pthread_t thread;
+
+    /* owner: the thread that runs it */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__host host;
+    struct heist__self *self; /* of that thread, while it runs */
+    bool (*commit)(heist_task *t, void *arg); /* what the task that just left asks for */
+    void *commit_arg;
+    struct heist__stack_cache stacks;
+    unsigned picks;
+    bool polling;    /* wakes now come from the loop's steps: they are served in order of arrival */
+    bool searching;  /* counted in rt->searching */
+    bool acked;      /* has seen that the runtime closes */
+    int64_t spin_ns; /* how long a look before sleep may last; adapts */
+    uint32_t random;
+    uint64_t *seen;    /* the sentinel's last look at the others' ticks and turns */
+    unsigned lingers;  /* looks of the sentinel since everybody fell asleep */
+    bool quiet;        /* its last sleep as a sentinel ended by itself */
+    bool gave_role;    /* it was a sentinel, and nobody has taken its place yet */
+    bool trimming;     /* idle stacks go back to the kernel, some at each time-out */
+    int64_t next_look_ns;     /* when a worker that runs looks after the others */
+    _Atomic(int) *until;      /* what ends run_until_complete */
+    _Atomic(int) settled;     /* virtual time: asleep, and nothing to do; read by the one that moves the clock */
+
+    /* shared: written by the owner, read by thieves, the sentinel and statistics */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) tick; /* steps run */
+    _Atomic(uint64_t) turns;                                 /* of its loop */
+    _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
+    _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
+
+    /* last in first out: fresh tasks, and those woken by the task that runs */
+    struct heist__deque stack;
+    /* first in first out: woken by descriptors, timers, other threads; those that yielded */
+    struct heist__deque queue;
+};
+
+struct heist_runtime {
+    /* birth */
+    int workers;
+    unsigned flags;
+    bool alone;      /* heist_loop_new's */
+    bool inherited;  /* worker 0 is the caller of heist_run */
+    uint32_t stack_bytes;
+    size_t max_tasks;
+    char name[16];
+    struct heist__worker **worker;
+    struct heist__clock clock;
+
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) users; /* references of handles; the last one abandons what was not closed */
+    _Atomic(uint64_t) refs;                                       /* of the memory: the users', the threads', and wakers' from outside */
+    _Atomic(uint64_t) foreign_births, foreign_deaths; /* of tasks, by threads that are no worker of it */
+    _Atomic(unsigned) next_loop; /* round robin of heist_runtime_call_soon */
+
+    HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__mpsc inject; /* ready tasks from outside */
+
+    /* the sleep protocol, see README.md */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) sleepers;
+    _Atomic(int) searching;
+    _Atomic(int) sentinels; /* sleepers that look after the others now and then */
+
+    /* closing, see shutdown.c */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) closing;
+    _Atomic(int) acks;     /* workers that have not seen it yet */
+    _Atomic(int) stopping; /* no task is left: workers leave */
+    _Atomic(int) fatal;    /* the code that ends heist_run */
+    pthread_mutex_t mutex; /* guards what follows */
+    pthread_cond_t changed;
+    int threads;           /* worker threads (and the caller of heist_run) that still run */
+    bool started, closed, joined, detached;
+    struct heist__spin virtual_lock; /* one advances the clock at a time */
+};
+
+/* ---- current ---- */
+
+static inline bool heist__worker_of(struct heist__self *self, heist_runtime *rt) {
+    return self->worker && self->worker->rt == rt;
+}
+
+/* ---- worker.c ---- */
+
+/* Runs until the runtime stops (or, alone, until the loop is told to). */
+void heist__worker_run(struct heist__worker *w);
+/* Runs one turn that blocks for at most timeout_ns; true when anything ran. */
+bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns);
+void heist__worker_enter(struct heist__worker *w); /* the calling thread is its thread now */
+void heist__worker_leave(struct heist__worker *w);
+
+/* ---- idle.c ---- */
+
+/* Makes an idle worker look for work, unless one looks already.  What it shall find is visible. */
+void heist__wake_searcher(heist_runtime *rt, int preferred);
+/* Finds work elsewhere into the worker's own queues; false: there is none. */
+bool heist__search(struct heist__worker *w);
+/* Sleeps until something may have come. */
+void heist__sleep(struct heist__worker *w);
+/* Now and then, by a worker that runs, when no sentinel does. */
+void heist__look_after_others(struct heist__worker *w);
+/* After work was found: hands the search on. */
+void heist__search_ended(struct heist__worker *w);
+
+/* ---- spawn.c ---- */
+
+/* The ready hook. */
+void heist__ready(heist_task *t);
+int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
+                 const heist_task_options *opts, heist_task **out);
+/* Runs one step of a task on this worker. */
+void heist__step(struct heist__worker *w, heist_task *t);
+size_t heist__live_tasks(heist_runtime *rt);
+
+/* ---- runtime.c ---- */
+
+int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out);
+void heist__runtime_release(heist_runtime *rt);
+
+/* ---- shutdown.c ---- */
+
+/* Once in every turn of a closing runtime; true when the worker shall leave. */
+bool heist__closing_turn(struct heist__worker *w);
+void heist__closing_begin(heist_runtime *rt);
+void heist__cancel_all(heist_runtime *rt);
+/* The worker's thread has left its loop. */
+void heist__worker_left(heist_runtime *rt);
+void heist__report_live(heist_runtime *rt, const char *message);
+
+#endif

@@ -1,0 +1,382 @@
+/* The life of a task: birth, steps, end; and where a ready task goes.
+ *
+ *   ready task                        goes to
+ *   pinned, woken on its own loop     that loop's FIFO, behind earlier submissions
+ *   pinned, woken elsewhere           that loop's inbox
+ *   woken by a worker of its runtime  the worker's stack (it runs next), or, woken by
+ *                                     the loop's steps or yielding, the worker's queue
+ *   woken from outside                the runtime's injection queue
+ *
+ * Locked operations of spawn, run and join: the await's add, and the two of the
+ * publication; a spawn itself does none (the deque's push apart, which has none). */
+#include <heist/runtime.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/fork.h"
+#include "base/options.h"
+#include "mem/slab.h"
+#include "sched/sched.h"
+#include "task/state.h"
+
+/* ---- where a ready task goes ---- */
+
+static void pinned_run(struct heist__job *job, heist_loop *loop) {
+    heist__step(loop->worker, heist_container_of(job, heist_task, job));
+}
+
+/* A task is never dropped: its loop closes only when it has ended. */
+static void pinned_drop(struct heist__job *job) { (void)job; }
+
+static const struct heist__job_class pinned_class = {pinned_run, pinned_drop};
+
+static void inject(heist_runtime *rt, heist_task *t, int preferred) {
+    heist__mpsc_push(&rt->inject, &t->job.node); /* never closed while a task lives */
+    heist__wake_searcher(rt, preferred);
+}
+
+/* Once it is pushed the task may run, end, and take its runtime with it: who is no worker of that keeps the
+ * memory until it has looked whom to wake. */
+static HEIST_NOINLINE void wake_from_outside(heist_task *t, heist_loop *pinned_to) {
+    heist_runtime *rt = t->rt;
+    bool holds = !heist__worker_of(heist__self(), rt);
+    if (holds) a_add_rlx(&rt->refs, 1); /* rlx: the task is not done, so the threads hold one */
+    if (pinned_to)
+        heist__loop_push(pinned_to, &t->job); /* cannot be closed while a task of it lives */
+    else
+        inject(rt, t, -1);
+    if (holds) heist__runtime_release(rt);
+}
+
+void heist__ready(heist_task *t) {
+    struct heist__self *self = heist__self();
+    if (t->pinned) {
+        heist_loop *loop = t->loop;
+        t->job.klass = &pinned_class;
+        if (self->loop == loop) {
+            heist__loop_take_inbox(loop);
+            heist__jobs_append(&loop->ready, &t->job);
+        } else {
+            wake_from_outside(t, loop);
+        }
+        return;
+    }
+    heist_runtime *rt = t->rt;
+    struct heist__worker *w = self->worker;
+    if (heist_unlikely(!w || w->rt != rt)) {
+        wake_from_outside(t, NULL);
+        return;
+    }
+    struct heist__deque *d = w->polling ? &w->queue : &w->stack;
+    if (heist_unlikely(heist__deque_push(d, t))) { /* no memory to grow: the list needs none */
+        inject(rt, t, -1);
+        return;
+    }
+    /* One task is what this worker runs next; from some on another worker may help.  rlx: should the
+     * looks miss a worker that falls asleep just now, this one still runs the task, and the sentinel looks. */
+    if (!w->alone && a_load_rlx(&rt->sleepers) > 0 && a_load_rlx(&rt->searching) == 0 &&
+        heist__deque_size(d) > (w->polling ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE))
+        heist__wake_searcher(rt, -1);
+}
+
+/* ---- birth ---- */
+
+size_t heist__live_tasks(heist_runtime *rt) {
+    /* Deaths first: when the sums are equal, no task lived between the two readings.  acq: keeps the order. */
+    uint64_t deaths = a_load_acq(&rt->foreign_deaths), births = 0;
+    for (int i = 0; i < rt->workers; i++) deaths += a_load_acq(&rt->worker[i]->deaths);
+    births = a_load_sc(&rt->foreign_births);
+    for (int i = 0; i < rt->workers; i++) births += a_load_acq(&rt->worker[i]->births);
+    return births > deaths ? (size_t)(births - deaths) : 0;
+}
+
+static int check_options(const heist_task_options *opts) {
+    if (!opts) return 0;
+    if (!heist__options_ok(opts, sizeof(*opts)) || (opts->flags & ~HEIST_TASK_PINNED)) return -EINVAL;
+    if (opts->stack_bytes && (opts->stack_bytes < HEIST__STACK_MIN || opts->stack_bytes > HEIST__STACK_MAX))
+        return -EINVAL;
+    return 0;
+}
+
+static char *copy_name(const char *name) {
+    size_t n = strlen(name) + 1;
+    char *copy = heist__alloc(n);
+    return copy ? memcpy(copy, name, n) : NULL;
+}
+
+/* By a thread that is no worker of rt.  In the one order of sc operations either the close sees the birth,
+ * and waits for the task, or this thread sees the close and refuses.  The close's walk sees the task, or
+ * the second look here does. */
+static bool born_outside(heist_runtime *rt, heist_task *t, unsigned refs) {
+    a_add_sc(&rt->foreign_births, 1);
+    if (a_load_sc(&rt->closing)) {
+        a_add_sc(&rt->foreign_deaths, 1);
+        heist__loop_wake(rt->worker[0]->loop); /* a worker may have counted the task that was not to be */
+        return false;
+    }
+    heist__state_born(t, HEIST__F_TASK, refs);
+    a_fence_sc(); /* born before the second look */
+    if (a_load_sc(&rt->closing) && !a_xchg_ar(&t->close_asked, 1)) /* ar: asked once, here or by the walk */
+        a_or_sc(&t->cancel, HEIST__CANCEL_PENDING | HEIST__CANCEL_ONE); /* it will end without running */
+    return true;
+}
+
+int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
+                 const heist_task_options *opts, heist_task **out) {
+    int err = heist_unlikely(opts != NULL) ? check_options(opts) : 0;
+    if (heist_unlikely(!fn || err)) return -EINVAL;
+    struct heist__self *self = heist__self();
+    struct heist__worker *w = self->worker;
+    bool own = w && w->rt == rt;
+    /* A worker that has seen the close refuses; one that has not is waited for (shutdown.c). */
+    if (heist_unlikely(own && w->acked)) return HEIST_ECLOSED;
+    if (heist_unlikely(rt->max_tasks) && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
+    char *name = NULL;
+    if (opts && opts->name && !(name = copy_name(opts->name))) return -ENOMEM;
+    heist_task *t = heist__future_alloc(self, loop, a_load_rlx(&loop->id)); /* rlx: referenced */
+    if (heist_unlikely(!t)) {
+        heist__free(name);
+        return -ENOMEM;
+    }
+    t->rt = rt;
+    t->fn = fn;
+    t->arg = arg;
+    t->file = file;
+    t->line = (uint32_t)line;
+    t->coro = NULL;
+    heist__park_reset(&t->park);
+    t->park.parker = NULL;
+    a_store_rlx(&t->running, 0); /* rlx, as all here: published by the queue or by *out */
+    a_store_rlx(&t->close_asked, 0);
+    if (opts) {
+        t->pinned = rt->alone || (opts->flags & HEIST_TASK_PINNED);
+        t->stack_bytes = opts->stack_bytes ? (uint32_t)opts->stack_bytes : rt->stack_bytes;
+        t->arg_free = opts->arg_free;
+        t->value_free = opts->result_free;
+        a_store_rlx(&t->name, name);
+    } else {
+        t->pinned = rt->alone;
+        t->stack_bytes = rt->stack_bytes;
+        t->arg_free = NULL;
+    }
+    if (heist_likely(own)) {
+        a_store_rel(&w->births, a_load_rlx(&w->births) + 1); /* rel: pairs with live_tasks; only we write it */
+        heist__state_born(t, HEIST__F_TASK, out ? 2 : 1);
+    } else if (!born_outside(rt, t, out ? 2 : 1)) {
+        heist__free(name);
+        heist__slab_put(self, HEIST__SLAB_FUTURE, t);
+        return HEIST_ECLOSED;
+    }
+    if (out) *out = t;
+    if (own || t->pinned)
+        heist__ready(t);
+    else
+        inject(rt, t, loop->worker->index);
+    return 0;
+}
+
+int heist_create_task_at(const char *file, int line, heist_coro_fn fn, void *arg, const heist_task_options *opts,
+                         heist_task **out) {
+    struct heist__worker *w = heist__self()->worker;
+    if (heist_unlikely(!w)) return HEIST_ENOLOOP;
+    if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
+    return heist__spawn(w->rt, w->loop, file, line, fn, arg, opts, out);
+}
+
+int heist_loop_create_task_at(const char *file, int line, heist_loop *loop, heist_coro_fn fn, void *arg,
+                              const heist_task_options *opts, heist_task **out) {
+    if (!loop) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: the runtime may be gone */
+    return heist__spawn(loop->rt, loop, file, line, fn, arg, opts, out);
+}
+
+int heist_runtime_run_coroutine_at(const char *file, int line, heist_runtime *rt, heist_coro_fn fn, void *arg,
+                                   const heist_task_options *opts, heist_task **out) {
+    if (!rt) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (a_load_sc(&rt->closing)) return HEIST_ECLOSED;
+    struct heist__worker *w = heist__self()->worker;
+    heist_loop *loop = w && w->rt == rt ? w->loop : rt->worker[0]->loop;
+    return heist__spawn(rt, loop, file, line, fn, arg, opts, out);
+}
+
+heist_task *heist_current_task(void) { return heist__self()->task; }
+
+/* ---- steps and end ---- */
+
+#define LEFT_FOR_GOOD ((void *)1)
+
+static void body(void *payload) {
+    heist_task *t = payload;
+    void *value = NULL;
+    int code = t->fn(t->arg, &value);
+    struct heist__self *self = heist__self();
+    if (heist_unlikely(heist__forked())) {
+        static const char text[] = "heist: a task body returned in a forked child; the child ends\n";
+        ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+        _exit(n < 0 ? 2 : 1);
+    }
+    t->code = code;
+    t->value = value;
+    heist__coro_exit(&self->worker->host, t->coro, LEFT_FOR_GOOD);
+}
+
+/* On the worker's stack: the body has ended, or never ran. */
+static void end(struct heist__worker *w, heist_task *t) {
+    heist_free_fn arg_free = t->arg_free;
+    if (heist_unlikely(arg_free != NULL)) arg_free(t->arg);
+    int code = t->code;
+    struct heist__failure *told = t->failure;
+    if (heist_likely(code >= 0 && !told)) {
+        t->code = 0;
+    } else {
+        bool keep = told && told->code == code;
+        if (told && !keep) {
+            heist__free(told);
+            told = NULL;
+        }
+        t->failure = told;
+        if (code >= 0) {
+            t->code = 0;
+        } else {
+            if (t->value && t->value_free) t->value_free(t->value); /* a failed body's result is nobody's */
+            t->value = NULL;
+            t->outcome = code == -ECANCELED ? HEIST__OUT_CANCELLED : HEIST__OUT_ERROR;
+            if (code == -ECANCELED && !told)
+                t->failure = a_xchg_ar(&t->cancel_message, NULL); /* ar: pairs with the canceller's exchange */
+            if (code == HEIST_EFATAL) w->loop->fatal = code;
+        }
+    }
+    /* Counted before anybody can learn of the end.  A close does not get ahead of what follows: this worker
+     * leaves only at its next turn.  rel: pairs with live_tasks; only we write it */
+    a_store_rel(&w->deaths, a_load_rlx(&w->deaths) + 1);
+    heist__future_publish(t, 1); /* t may be gone */
+}
+
+/* The first step: false when it did not come to run. */
+static bool begin(struct heist__worker *w, heist_task *t) {
+    if (heist_unlikely(a_load_rlx(&t->cancel) & HEIST__CANCEL_PENDING) && heist__cancel_take(t)) { /* rlx: a look */
+        t->code = -ECANCELED;
+        end(w, t);
+        return false;
+    }
+    struct heist__stack *stack;
+    int err = heist__stack_get(&w->stacks, t->stack_bytes, &stack);
+    if (heist_unlikely(err)) { /* no stack to run on is a failure of the task */
+        t->code = err;
+        end(w, t);
+        return false;
+    }
+    t->coro = heist__coro_new(stack, body);
+    return true;
+}
+
+static void report_slow(struct heist__worker *w, heist_task *t, int64_t took) {
+    char name[128];
+    heist__task_name_into(t, name, sizeof(name));
+    heist_report report = HEIST_REPORT_INIT;
+    report.message = "a task step held its worker too long";
+    report.name = name;
+    report.future = t;
+    report.seconds = heist__seconds_from_ns(took);
+    heist__loop_report(w->loop, &report);
+}
+
+void heist__step(struct heist__worker *w, heist_task *t) {
+    if (heist_unlikely(!t->coro) && !begin(w, t)) return;
+    heist_loop *loop = w->loop;
+    struct heist__self *self = w->self;
+    a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
+    t->budget = HEIST__TASK_BUDGET;
+    bool debug = heist_unlikely(a_load_rlx(&loop->debug)); /* rlx: a setting */
+    for (;;) {
+        int64_t start = debug ? heist__clock_now(loop->clock) : 0;
+        self->task = t;
+        a_store_rlx(&t->running, 1); /* rlx: for reports */
+        void *left = heist__coro_enter(&w->host, t->coro, t);
+        self->task = NULL;
+        a_store_rlx(&t->running, 0);
+        if (heist_unlikely(debug)) {
+            int64_t took = heist__clock_now(loop->clock) - start;
+            if (took >= a_load_rlx(&loop->slow_ns)) report_slow(w, t, took);
+        }
+        if (left == LEFT_FOR_GOOD) {
+            struct heist__coro *coro = t->coro;
+            struct heist__stack *stack = coro->stack;
+            t->coro = NULL;
+            heist__coro_free(coro);
+            heist__stack_put(&w->stacks, stack);
+            end(w, t);
+            return;
+        }
+        if (w->commit(t, w->commit_arg)) return; /* t is published: not ours any more */
+    }
+}
+
+/* ---- all tasks ---- */
+
+struct listing {
+    heist_runtime *rt;
+    heist_loop *loop;
+    heist_task **list;
+    size_t count, room;
+    bool failed;
+};
+
+static bool collect(void *object, void *arg) {
+    struct listing *l = arg;
+    heist_future *f = object;
+    if (!heist__future_try_ref(f)) return true;
+    bool wanted = heist__is_task(f) && f->rt == l->rt && (!l->loop || f->loop == l->loop);
+    if (!wanted || heist__future_is_done(f)) {
+        heist_unref(f);
+        return true;
+    }
+    if (l->count == l->room) {
+        size_t room = l->room ? l->room * 2 : 64;
+        heist_task **more = heist__realloc(l->list, room * sizeof(*more));
+        if (!more) {
+            heist_unref(f);
+            l->failed = true;
+            return false;
+        }
+        l->list = more;
+        l->room = room;
+    }
+    l->list[l->count++] = f;
+    return true;
+}
+
+static int list_tasks(heist_runtime *rt, heist_loop *loop, heist_task ***out, size_t *count) {
+    if (!out || !count) return -EINVAL;
+    struct listing l = {.rt = rt, .loop = loop};
+    heist__slab_each(HEIST__SLAB_FUTURE, collect, &l);
+    if (l.failed) {
+        heist_task_list_free(l.list, l.count);
+        return -ENOMEM;
+    }
+    *out = l.list;
+    *count = l.count;
+    return 0;
+}
+
+int heist_all_tasks(heist_loop *loop, heist_task ***out, size_t *count) {
+    if (!loop) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut */
+    return list_tasks(loop->rt, loop, out, count);
+}
+
+int heist_runtime_all_tasks(heist_runtime *rt, heist_task ***out, size_t *count) {
+    if (!rt) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    return list_tasks(rt, NULL, out, count);
+}
+
+void heist_task_list_free(heist_task **list, size_t count) {
+    for (size_t i = 0; i < count; i++) heist_unref(list[i]);
+    heist__free(list);
+}

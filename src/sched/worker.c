@@ -1,0 +1,154 @@
+/* The loop of a worker: a turn of its loop's steps, tasks between, sleep when there is nothing.
+ *
+ * Read aloud: the worker takes what came from outside, looks at descriptors and timers
+ * when it is time, runs the callbacks that are due, runs up to 64 task steps; when all
+ * that gave nothing it searches among the others, and when that gives nothing, sleeps.
+ *
+ * Who is next among unpinned tasks: those that stand in `queue` (first in, first out:
+ * woken by descriptors, timers, other threads), then up to 8 from the bottom of `stack`
+ * (made or woken last: their data is warm), and so on by turns, so that a fork-join tree
+ * holds no request up and a flood of requests no tree.  Each 1024th of `stack` comes from
+ * its top, so that nobody starves behind a pair that wakes each other.  (Each 64th cost a
+ * fork-join tree thousands of live stacks: the top is the root of the biggest branch.) */
+#include "sched/sched.h"
+
+static heist_task *take(struct heist__deque *d, bool alone, bool top) {
+    if (heist__deque_empty(d)) return NULL;
+    if (alone) return top ? heist__deque_pop_top_alone(d) : heist__deque_pop_alone(d);
+    return top ? heist__deque_pop_top(d) : heist__deque_pop(d);
+}
+
+/* Steps of `stack` between two rounds of `queue`, and how long they may take beside descriptors or timers. */
+#define STACK_STEPS 8
+#define STACK_NS 200000
+
+static bool step_of(struct heist__worker *w, struct heist__deque *d, bool top) {
+    heist_task *t = take(d, w->alone, top);
+    if (t) heist__step(w, t);
+    return t;
+}
+
+/* Those that stand in the queue now: short steps, mostly, that somebody outside waits for. */
+static unsigned run_queue(struct heist__worker *w) {
+    size_t waiting = heist__deque_size(&w->queue);
+    if (waiting > HEIST__TURN_STEPS) waiting = HEIST__TURN_STEPS;
+    unsigned ran = 0;
+    while (ran < waiting && step_of(w, &w->queue, true)) ran++;
+    return ran;
+}
+
+/* The share of the others: some steps, all of a turn when nobody waits in the queue. */
+static unsigned run_stack(struct heist__worker *w, bool timed) {
+    int64_t end = 0;
+    unsigned ran = 0;
+    while (ran < HEIST__TURN_STEPS && (ran < STACK_STEPS || heist__deque_empty(&w->queue))) {
+        bool oldest = heist_unlikely(++w->picks % 1024 == 0);
+        if (timed && ran % 4 == 0) { /* steps may be long, and somebody waits for the turn's end */
+            int64_t now = heist__clock_now(&(struct heist__clock){0});
+            if (!end)
+                end = now + STACK_NS;
+            else if (now >= end)
+                break;
+        }
+        if (!step_of(w, &w->stack, oldest)) break;
+        ran++;
+    }
+    return ran;
+}
+
+static unsigned run_tasks(struct heist__worker *w) {
+    heist_loop *loop = w->loop;
+    bool timed = a_load_rlx(&loop->watched) || a_load_rlx(&loop->armed); /* rlx: see loop.h */
+    unsigned ran = 0, round;
+    do {
+        round = run_queue(w);
+        if (!heist__deque_empty(&w->stack)) round += run_stack(w, timed);
+        ran += round;
+    } while (round && ran < HEIST__TURN_STEPS && !timed);
+    loop->since_poll += timed && ran ? HEIST__TURN_STEPS : ran;
+    return ran;
+}
+
+/* Takes all that came from outside into the own queue, oldest first. */
+static bool take_injected(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    if (heist__mpsc_empty(&rt->inject)) return false;
+    size_t n = 0;
+    for (struct heist__mpsc_node *node = heist__mpsc_take(&rt->inject), *next; node; node = next, n++) {
+        next = node->next;
+        heist_task *t = heist_container_of(node, heist_task, job.node);
+        if (heist_unlikely(heist__deque_push(&w->queue, t))) { /* no memory: back, for another turn */
+            heist__mpsc_push(&rt->inject, node);
+            if (next) continue;
+        }
+    }
+    a_store_rlx(&w->injected, a_load_rlx(&w->injected) + n); /* rlx: a count; only we write it */
+    return n > 0;
+}
+
+bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
+    heist_loop *loop = w->loop;
+    a_store_rlx(&w->turns, a_load_rlx(&w->turns) + 1); /* rlx: for the sentinel; only we write it */
+    heist__loop_take_inbox(loop);
+    take_injected(w);
+    w->polling = true;
+    bool nothing_ready = !loop->ready.count && heist__deque_empty(&w->stack) && heist__deque_empty(&w->queue);
+    if (nothing_ready && timeout_ns) {
+        heist__loop_poll(loop, timeout_ns);
+        heist__loop_take_inbox(loop);
+    } else if (a_load_rlx(&loop->watched) && (nothing_ready || loop->since_poll >= HEIST__TURN_STEPS)) { /* rlx: see loop.h */
+        heist__loop_poll(loop, 0);
+    }
+    heist__loop_fire_timers(loop);
+    w->polling = false;
+    /* Before work is run: the others may be needed for what lies beside it. */
+    if (w->searching && (loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue)))
+        heist__search_ended(w);
+    size_t ran = heist__loop_run_ready(loop);
+    if (heist_unlikely(loop->fatal)) return true;
+    if (!w->alone && heist__deque_size(&w->queue) > HEIST__QUEUE_ALONE && a_load_rlx(&w->rt->sleepers) > 0) /* rlx: as in ready */
+        heist__wake_searcher(w->rt, -1);
+    ran += run_tasks(w);
+    return ran || loop->ready.count;
+}
+
+void heist__worker_enter(struct heist__worker *w) {
+    struct heist__self *self = heist__self();
+    self->worker = w;
+    self->loop = w->loop;
+    self->task = NULL;
+    w->self = self;
+    heist__host_init(&w->host);
+    if (!w->rt->alone) a_store_rel(&w->loop->running, HEIST__RUNS); /* rel: pairs with is_running; else run.c took it */
+}
+
+void heist__worker_leave(struct heist__worker *w) {
+    struct heist__self *self = heist__self();
+    self->worker = NULL;
+    self->loop = NULL;
+    w->self = NULL;
+    a_store_rel(&w->loop->running, HEIST__NOBODY); /* rel: last, for another thread may run the loop from here on */
+}
+
+/* Turns between two looks at the clock for the others' sake. */
+#define LOOK_TURNS 32
+
+void heist__worker_run(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    unsigned turns = 0;
+    for (;;) {
+        bool ran = heist__worker_turn(w, 0);
+        if (heist_unlikely(w->loop->fatal)) { /* ends heist_run; a runtime on its own threads goes on */
+            if (rt->inherited) {
+                a_store_sc(&rt->fatal, w->loop->fatal);
+                heist__closing_begin(rt);
+            }
+            w->loop->fatal = 0;
+        }
+        if (heist_unlikely(a_load_rlx(&rt->closing)) && heist__closing_turn(w)) return; /* rlx: looked at each turn */
+        if (!ran && !heist__search(w))
+            heist__sleep(w);
+        else if (++turns % LOOK_TURNS == 0)
+            heist__look_after_others(w);
+    }
+}
