@@ -165,8 +165,10 @@ typedef void (*heist_exception_handler)(heist_loop *loop, const heist_report *re
 
 /* Installs the handler (NULL: the default, which writes one record to standard error).  What the library
  * reports it reports on the loop, one call at a time, never under the last unref; but a close that times out
- * reports on the thread that closes.  call_exception_handler calls the handler at once, on its own thread.
- * Context: any.  Suspends: never. */
+ * reports on the thread that closes.  call_exception_handler calls the handler at once, on its own thread.  One
+ * thread at a time is in the handler of a loop; the others wait for it, so it must not wait for them.  It may
+ * report again.  In it there is no current task, and on a worker a call that would suspend returns
+ * HEIST_ENOTINCORO.  Context: any.  Suspends: never.  Errors: -EINVAL; call_exception_handler also HEIST_EFORKED. */
 HEIST_API int heist_loop_set_exception_handler(heist_loop *loop, heist_exception_handler fn, void *user);
 HEIST_API int heist_loop_call_exception_handler(heist_loop *loop, const heist_report *report);
 HEIST_API void heist_loop_default_exception_handler(heist_loop *loop, const heist_report *report);

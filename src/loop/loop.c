@@ -59,6 +59,7 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
         heist__slab_put(self, HEIST__SLAB_LOOP, loop);
         return err;
     }
+    heist__mutex_init(&loop->report_lock, true);
     a_store_rlx(&loop->id, a_add_rlx(&last_id, 1) + 1);
     a_store_rel(&loop->refs, 1); /* rel: pairs with try_ref */
     *out = loop;
@@ -82,6 +83,7 @@ void heist__loop_release(heist_loop *loop) {
     heist__wake_close(&loop->wake, &loop->poller);
     heist__poller_close(&loop->poller);
     a_store_rlx(&loop->id, 0);
+    heist__mutex_destroy(&loop->report_lock);
     heist__slab_put(heist__self(), HEIST__SLAB_LOOP, loop);
 }
 

@@ -19,6 +19,7 @@
 
 #include "conc/atomic.h"
 #include "conc/mpsc.h"
+#include "conc/mutex.h"
 #include "conc/self.h"
 #include "conc/spin.h"
 #include "loop/clock.h"
@@ -76,6 +77,8 @@ struct heist_loop {
     struct heist__watch *watches; /* readers and writers */
     heist_exception_handler handler;
     void *handler_user;
+
+    struct heist__mutex report_lock; /* held while the handler runs, by whoever reports */
 };
 
 /* ---- life ---- */
@@ -178,7 +181,7 @@ void heist__wait_timer_disarm(struct heist__wait_timer *t);
 
 /* ---- reports ---- */
 
-/* Calls the handler now, on the loop's thread. */
+/* Calls the handler now, on this thread, when no other thread is in it. */
 void heist__loop_report(heist_loop *loop, const heist_report *report);
 /* Posts a report; failure and name are its own from now on. */
 void heist__loop_post_report(heist_loop *loop, uint64_t loop_id, heist_report *report, struct heist__failure *failure,

@@ -1,12 +1,14 @@
 /* Reports to the exception handler of a loop.
  *
- * The handler runs on the loop's thread, so that calls are serialised; a report from
- * elsewhere is posted.  When the loop is gone, or there is no memory for the job, the
+ * What the library has to report it reports on the loop's thread: from elsewhere it is
+ * posted.  The program may report from any thread, and a lock lets one at a time into
+ * the handler, itself excepted: it may report again.  When the loop is gone, or there is no memory for the job, the
  * default handler writes it at once: nothing is lost in silence. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "base/log.h"
 #include "loop/loop.h"
 #include "task/task.h"
@@ -44,10 +46,18 @@ void heist__loop_report(heist_loop *loop, const heist_report *report) {
     heist_exception_handler handler = loop->handler;
     void *user = loop->handler_user;
     heist__spin_unlock(&loop->misc_lock);
-    if (handler)
-        handler(loop, report, user);
-    else
+    if (!handler) {
         heist_loop_default_exception_handler(loop, report);
+        return;
+    }
+    /* A handler is no step of a task: it may not suspend, or another thread would open the lock. */
+    struct heist__self *self = heist__self();
+    heist_task *task = self->task;
+    self->task = NULL;
+    heist__mutex_lock(&loop->report_lock);
+    handler(loop, report, user);
+    heist__mutex_unlock(&loop->report_lock);
+    self->task = task;
 }
 
 static void report_end(struct report_job *r) {
@@ -127,6 +137,7 @@ int heist_loop_set_exception_handler(heist_loop *loop, heist_exception_handler f
 
 int heist_loop_call_exception_handler(heist_loop *loop, const heist_report *report) {
     if (!loop || !report || report->size < sizeof(*report)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     heist__loop_report(loop, report);
     return 0;
 }

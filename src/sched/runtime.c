@@ -113,8 +113,8 @@ static void destroy(heist_runtime *rt) {
         worker_destroy(w);
     }
     if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_uninstall();
-    pthread_cond_destroy(&rt->changed);
-    pthread_mutex_destroy(&rt->mutex);
+    heist__cond_destroy(&rt->changed);
+    heist__mutex_destroy(&rt->mutex);
     heist__free(rt->worker);
     heist__free(rt);
     bool last = heist__slab_leave(heist__self());
@@ -149,12 +149,8 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     a_store_rlx(&rt->refs, 1);
     a_store_rlx(&rt->acks, rt->workers);
     heist__spin_init(&rt->virtual_lock);
-    pthread_mutex_init(&rt->mutex, NULL);
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&rt->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    heist__mutex_init(&rt->mutex, false);
+    heist__cond_init(&rt->changed);
     heist__slab_enter();
     rt->worker = heist__zalloc((size_t)rt->workers * sizeof(*rt->worker));
     if (!rt->worker) {
@@ -216,9 +212,9 @@ static int start_threads(heist_runtime *rt, int first) {
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     rt->started = !err;
     if (!err) return 0;
-    pthread_mutex_lock(&rt->mutex);
+    heist__mutex_lock(&rt->mutex);
     rt->threads -= rt->workers - i + first;
-    pthread_mutex_unlock(&rt->mutex);
+    heist__mutex_unlock(&rt->mutex);
     a_store_sc(&rt->closing, 1);
     a_store_sc(&rt->stopping, 1);
     for (int k = first; k < i; k++) heist__loop_wake(rt->worker[k]->loop);

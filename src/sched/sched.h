@@ -93,8 +93,8 @@ struct heist_runtime {
     _Atomic(int) acks;     /* workers that have not seen it yet */
     _Atomic(int) stopping; /* no task is left: workers leave */
     _Atomic(int) fatal;    /* the code that ends heist_run */
-    pthread_mutex_t mutex; /* guards what follows */
-    pthread_cond_t changed;
+    struct heist__mutex mutex; /* guards what follows */
+    struct heist__cond changed;
     int threads;           /* worker threads (and the caller of heist_run) that still run */
     bool started, closed, joined, detached;
     struct heist__spin virtual_lock; /* one advances the clock at a time */

@@ -57,10 +57,10 @@ bool heist__closing_turn(struct heist__worker *w) {
 }
 
 void heist__worker_left(heist_runtime *rt) {
-    pthread_mutex_lock(&rt->mutex);
+    heist__mutex_lock(&rt->mutex);
     bool last = --rt->threads == 0;
-    if (last) pthread_cond_broadcast(&rt->changed);
-    pthread_mutex_unlock(&rt->mutex);
+    if (last) heist__cond_broadcast(&rt->changed);
+    heist__mutex_unlock(&rt->mutex);
     if (last) heist__runtime_release(rt);
 }
 
@@ -94,17 +94,15 @@ int heist_runtime_close(heist_runtime *rt, double timeout) {
     heist__closing_begin(rt);
     struct heist__clock real = {0};
     int64_t deadline = heist__deadline_after(&real, timeout < 0 ? 0 : timeout);
-    struct timespec until = {.tv_sec = deadline / 1000000000, .tv_nsec = deadline % 1000000000};
     int err = 0;
-    pthread_mutex_lock(&rt->mutex);
-    while (rt->threads && err != ETIMEDOUT)
-        err = deadline == INT64_MAX ? pthread_cond_wait(&rt->changed, &rt->mutex)
-                                    : pthread_cond_timedwait(&rt->changed, &rt->mutex, &until);
+    heist__mutex_lock(&rt->mutex);
+    while (rt->threads && err != -ETIMEDOUT) err = heist__cond_wait(&rt->changed, &rt->mutex, deadline);
     bool out_of_time = rt->threads != 0;
     bool mine = !out_of_time && !rt->joined;
     if (mine) rt->joined = true;
-    while (!out_of_time && !mine && !rt->closed) pthread_cond_wait(&rt->changed, &rt->mutex); /* another closer ends it */
-    pthread_mutex_unlock(&rt->mutex);
+    while (!out_of_time && !mine && !rt->closed)
+        heist__cond_wait(&rt->changed, &rt->mutex, INT64_MAX); /* another closer ends it */
+    heist__mutex_unlock(&rt->mutex);
     if (out_of_time) {
         heist__report_live(rt, "still running after the close of its runtime");
         return -ETIMEDOUT;
@@ -112,10 +110,10 @@ int heist_runtime_close(heist_runtime *rt, double timeout) {
     if (!mine) return 0;
     for (int i = rt->inherited ? 1 : 0; i < rt->workers; i++) heist__sys_thread_join(rt->worker[i]->thread, NULL);
     for (int i = 0; i < rt->workers; i++) heist__loop_shut(rt->worker[i]->loop);
-    pthread_mutex_lock(&rt->mutex);
+    heist__mutex_lock(&rt->mutex);
     rt->closed = true;
-    pthread_cond_broadcast(&rt->changed);
-    pthread_mutex_unlock(&rt->mutex);
+    heist__cond_broadcast(&rt->changed);
+    heist__mutex_unlock(&rt->mutex);
     return 0;
 }
 
@@ -128,10 +126,10 @@ void heist_runtime_unref(heist_runtime *rt) {
     if (a_sub_ar(&rt->users, 1) != 1) return; /* ar: as every last reference */
     /* The last user of a runtime that was never closed: it closes by itself, unjoined, and its last thread
      * frees it. */
-    pthread_mutex_lock(&rt->mutex);
+    heist__mutex_lock(&rt->mutex);
     bool abandoned = rt->started && !rt->joined && !rt->detached;
     if (abandoned) rt->detached = true;
-    pthread_mutex_unlock(&rt->mutex);
+    heist__mutex_unlock(&rt->mutex);
     if (abandoned) {
         for (int i = rt->inherited ? 1 : 0; i < rt->workers; i++) pthread_detach(rt->worker[i]->thread);
         heist__closing_begin(rt);

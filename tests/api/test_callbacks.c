@@ -731,6 +731,47 @@ static void handler_calls_are_serialised_for_each_loop_CB_22(void **state) {
     assert_int_equal(handler.together, 0);
 }
 
+static void report_again_and_sleep(heist_loop *loop, const heist_report *report, void *user) {
+    struct handler *handler = user;
+    if (report->code == -EPIPE) {
+        handler->together++; /* the inner call */
+        return;
+    }
+    heist_report inner = HEIST_REPORT_INIT;
+    inner.message = "from the handler";
+    inner.code = -EPIPE;
+    assert_int_equal(heist_loop_call_exception_handler(loop, &inner), 0);
+    assert_null(heist_current_task());
+    handler->seen_code = heist_sleep(0);
+    handler->calls++;
+}
+
+static int report_in_task(void *arg, void **result) {
+    (void)result;
+    heist_report report = HEIST_REPORT_INIT;
+    report.message = "from a task";
+    report.code = -EIO;
+    heist_task *me = heist_current_task();
+    assert_int_equal(heist_loop_call_exception_handler(arg, &report), 0);
+    assert_ptr_equal(heist_current_task(), me);
+    return heist_sleep(0);
+}
+
+static void handler_may_report_again_and_cannot_suspend_CB_22(void **state) {
+    (void)state;
+    heist_loop *loop = harness_loop();
+    struct handler handler = {.loop = loop};
+    assert_int_equal(heist_loop_set_exception_handler(loop, report_again_and_sleep, &handler), 0);
+    heist_task *task = NULL;
+    assert_int_equal(heist_loop_create_task(loop, report_in_task, loop, NULL, &task), 0);
+    assert_int_equal(heist_loop_run_until_complete(loop, task, NULL), 0);
+    heist_unref(task);
+    assert_int_equal(handler.calls, 1);
+    assert_int_equal(handler.together, 1);
+    assert_int_equal(handler.seen_code, HEIST_ENOTINCORO);
+    harness_loop_end(loop);
+}
+
 /* ---- debug mode ---- */
 
 static int hold_the_worker(void *arg) {
@@ -793,6 +834,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(default_handler_writes_one_record_CB_22_CB_23),
     API_TEST(own_record_keeps_its_unknown_fields_CB_24),
     API_TEST(handler_calls_are_serialised_for_each_loop_CB_22),
+    API_TEST(handler_may_report_again_and_cannot_suspend_CB_22),
     API_TEST(slow_callback_is_reported_with_name_and_time_in_debug_mode),
 };
 

@@ -1,0 +1,39 @@
+/* See mutex.h. */
+#include "conc/mutex.h"
+
+#include <time.h>
+
+void heist__mutex_init(struct heist__mutex *m, bool recursive) {
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    if (recursive) pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&m->raw, &attr);
+    pthread_mutexattr_destroy(&attr);
+}
+
+void heist__mutex_destroy(struct heist__mutex *m) { pthread_mutex_destroy(&m->raw); }
+
+void heist__mutex_lock(struct heist__mutex *m) {
+    heist__yield_point();
+    pthread_mutex_lock(&m->raw);
+}
+
+void heist__mutex_unlock(struct heist__mutex *m) { pthread_mutex_unlock(&m->raw); }
+
+void heist__cond_init(struct heist__cond *c) {
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->raw, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+void heist__cond_destroy(struct heist__cond *c) { pthread_cond_destroy(&c->raw); }
+
+void heist__cond_broadcast(struct heist__cond *c) { pthread_cond_broadcast(&c->raw); }
+
+int heist__cond_wait(struct heist__cond *c, struct heist__mutex *m, int64_t deadline_ns) {
+    if (deadline_ns == INT64_MAX) return -pthread_cond_wait(&c->raw, &m->raw);
+    struct timespec until = {.tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000};
+    return -pthread_cond_timedwait(&c->raw, &m->raw, &until);
+}
