@@ -110,6 +110,13 @@ static inline void *heist__deque_pop_top(struct heist__deque *d) {
     return NULL;
 }
 
+/* Is item the newest, as far as the owner knows?  A thief may have it already: heist__deque_pop tells.  Owner. */
+static inline bool heist__deque_newest_is(struct heist__deque *d, void *item) {
+    int64_t b = a_load_rlx(&d->bottom); /* our own store; so is the cell.  top only rises: an old reading errs
+                                         * to true alone */
+    return b > a_load_rlx(&d->top) && a_load_rlx(&d->cell[(b - 1) & d->mask]) == item;
+}
+
 /* Takes at the bottom, the newest.  Owner.  NULL when empty. */
 static inline void *heist__deque_pop(struct heist__deque *d) {
     int64_t b = a_load_rlx(&d->bottom);

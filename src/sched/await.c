@@ -86,6 +86,7 @@ int heist_await(heist_future *f, void **out) {
         }
         return heist_future_result(f, out);
     }
+    if (heist__run_in_place(self, t, f)) return heist_future_result(f, out);
     /* A request that is pending now goes on to f, as one that comes while the task waits. */
     struct awaiting a;
     a.waiter.kind = HEIST__WAIT_AWAIT;

@@ -20,6 +20,10 @@
  * worker costs as much as some of them; should one be long, the sentinel sees it. */
 #define HEIST__STACK_ALONE 1
 #define HEIST__QUEUE_ALONE 16
+/* Of them, how many may run within one step, on the stack of the task that awaits them; fewer when somebody
+ * waits for the turn's end.  See heist__run_in_place. */
+#define HEIST__IN_PLACE (HEIST__TURN_STEPS - 1)
+#define HEIST__IN_PLACE_TIMED 3
 /* Suspending calls that go on at once before a task gives way. */
 #define HEIST__TASK_BUDGET 128
 
@@ -38,6 +42,7 @@ struct heist__worker {
     void *commit_arg;
     struct heist__stack_cache stacks;
     unsigned picks;
+    unsigned in_place; /* tasks that the step which runs may still run on its own stack */
     bool polling;    /* wakes now come from the loop's steps: they are served in order of arrival */
     bool searching;  /* counted in rt->searching */
     bool acked;      /* has seen that the runtime closes */
@@ -136,6 +141,9 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
                  const heist_task_options *opts, heist_task **out);
 /* Runs one step of a task on this worker. */
 void heist__step(struct heist__worker *w, heist_task *t);
+/* Task t is about to await f: when f is the task that this worker would run next, and has not begun, it runs
+ * here, on t's stack.  True when it has run to its end; the thread may be another then.  False: f is as it was. */
+bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f);
 size_t heist__live_tasks(heist_runtime *rt);
 
 /* ---- runtime.c ---- */

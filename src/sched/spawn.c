@@ -209,22 +209,27 @@ heist_task *heist_current_task(void) { return heist__self()->task; }
 
 #define LEFT_FOR_GOOD ((void *)1)
 
-static void body(void *payload) {
-    heist_task *t = payload;
-    void *value = NULL;
-    int code = t->fn(t->arg, &value);
-    struct heist__self *self = heist__self();
-    if (heist_unlikely(heist__forked())) {
-        static const char text[] = "heist: a task body returned in a forked child; the child ends\n";
-        ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
-        _exit(n < 0 ? 2 : 1);
-    }
-    t->code = code;
-    t->value = value;
-    heist__coro_exit(&self->worker->host, t->coro, LEFT_FOR_GOOD);
+static HEIST_COLD void end_forked_child(void) {
+    static const char text[] = "heist: a task body returned in a forked child; the child ends\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+    _exit(n < 0 ? 2 : 1);
 }
 
-/* On the worker's stack: the body has ended, or never ran. */
+static inline void run_body(heist_task *t) {
+    void *value = NULL;
+    int code = t->fn(t->arg, &value);
+    if (heist_unlikely(heist__forked())) end_forked_child();
+    t->code = code;
+    t->value = value;
+}
+
+static void body(void *payload) {
+    heist_task *t = payload;
+    run_body(t);
+    heist__coro_exit(&heist__self()->worker->host, t->coro, LEFT_FOR_GOOD);
+}
+
+/* The body has ended, or never ran.  No task is current. */
 static void end(struct heist__worker *w, heist_task *t) {
     heist_free_fn arg_free = t->arg_free;
     if (heist_unlikely(arg_free != NULL)) arg_free(t->arg);
@@ -297,6 +302,7 @@ void heist__step(struct heist__worker *w, heist_task *t) {
         self->task = t;
         a_store_rlx(&t->running, 1); /* rlx: for reports */
         void *left = heist__coro_enter(&w->host, t->coro, t);
+        t = self->task; /* one that runs in place leaves in its own name, and its awaiter comes back in its own */
         self->task = NULL;
         a_store_rlx(&t->running, 0);
         if (heist_unlikely(debug)) {
@@ -314,6 +320,72 @@ void heist__step(struct heist__worker *w, heist_task *t) {
         }
         if (w->commit(t, w->commit_arg)) return; /* t is published: not ours any more */
     }
+}
+
+/* ---- in place ----
+ *
+ * A task that awaits another, plainly, can go on only when that one has ended.  So the
+ * other may stand on its stack, above its frames, as a call does: two switches, a stack
+ * and the waking of the awaiter are saved.  Should it suspend, it leaves and comes back
+ * with the frames below it, on any worker, and those below cannot be wanted before it
+ * has ended: a cancel request for the awaiter goes on to the awaited, and a wait that
+ * can end otherwise (a deadline) does not come here.
+ *
+ *   coro      shared by all that stand on the stack; only the topmost is ever entered
+ *   task      self->task is the topmost
+ *   deque     f is taken as by a pop, so nobody else runs it; one that has begun
+ *             before (and was woken again) has a stack of its own, and goes back
+ *
+ * The request for cancelling: `awaiting` is stored before the pop, which is a full
+ * barrier (alone: the store is), and `cancel` is looked at after it; as in commit_await.
+ *
+ * Room.  The awaited has what it asked for; one of the runtime's usual size at least
+ * three quarters of it.  Turns.  What runs in place counts as a step of the turn. */
+
+static bool room_for(heist_task *t, heist_task *f) {
+    size_t room = (size_t)((char *)__builtin_frame_address(0) - t->coro->stack->lo);
+    size_t need = f->stack_bytes;
+    return room >= (need == f->rt->stack_bytes ? need - need / 4 : need);
+}
+
+bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f) {
+    struct heist__worker *w = self->worker;
+    /* rlx, as the next: our own deque; the pop decides. */
+    if (!w->in_place || t->pinned || !heist__deque_newest_is(&w->stack, f)) return false;
+    if (heist_unlikely(a_load_rlx(&w->loop->debug)) || !room_for(t, f)) return false; /* rlx: a setting */
+    if (w->alone) {
+        a_store_sc(&t->awaiting, f);
+        heist__deque_pop_alone(&w->stack);
+    } else {
+        a_store_before_rmw(&t->awaiting, f);
+        if (!heist__deque_pop(&w->stack)) return false; /* a thief was first */
+    }
+    if (heist_unlikely(f->coro != NULL)) {
+        heist__deque_push(&w->stack, f); /* there is room: it stood there */
+        return false;
+    }
+    heist__cancel_look(t);
+    a_store_rlx(&t->running, 0); /* rlx: for reports */
+    if (heist_unlikely(a_load_rlx(&f->cancel) & HEIST__CANCEL_PENDING) && heist__cancel_take(f)) { /* rlx: a look */
+        f->code = -ECANCELED;
+    } else {
+        w->in_place--;
+        a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
+        f->coro = t->coro;
+        f->budget = HEIST__TASK_BUDGET;
+        a_store_rlx(&f->running, 1);
+        self->task = f;
+        run_body(f);
+        self = heist__self(); /* another thread, perhaps */
+        a_store_rlx(&f->running, 0);
+        f->coro = NULL;
+    }
+    self->task = NULL;
+    end(self->worker, f);
+    self->task = t;
+    a_store_rlx(&t->running, 1);
+    a_store_rlx(&t->awaiting, NULL); /* rlx: only a hint to cancellers, who look twice */
+    return true;
 }
 
 /* ---- all tasks ---- */

@@ -22,36 +22,42 @@ static heist_task *take(struct heist__deque *d, bool alone, bool top) {
 #define STACK_STEPS 8
 #define STACK_NS 200000
 
-static bool step_of(struct heist__worker *w, struct heist__deque *d, bool top) {
+/* One step, and what runs in place within it: how many tasks ran. */
+static unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool top, unsigned in_place) {
     heist_task *t = take(d, w->alone, top);
-    if (t) heist__step(w, t);
-    return t;
+    if (!t) return 0;
+    w->in_place = in_place;
+    heist__step(w, t);
+    in_place -= w->in_place;
+    w->in_place = 0; /* callbacks and steps of pinned tasks have none */
+    return 1 + in_place;
 }
 
 /* Those that stand in the queue now: short steps, mostly, that somebody outside waits for. */
 static unsigned run_queue(struct heist__worker *w) {
     size_t waiting = heist__deque_size(&w->queue);
     if (waiting > HEIST__TURN_STEPS) waiting = HEIST__TURN_STEPS;
-    unsigned ran = 0;
-    while (ran < waiting && step_of(w, &w->queue, true)) ran++;
+    unsigned ran = 0, more;
+    while (waiting-- && (more = step_of(w, &w->queue, true, HEIST__IN_PLACE_TIMED))) ran += more;
     return ran;
 }
 
 /* The share of the others: some steps, all of a turn when nobody waits in the queue. */
 static unsigned run_stack(struct heist__worker *w, bool timed) {
     int64_t end = 0;
-    unsigned ran = 0;
+    unsigned ran = 0, look = 0, more;
     while (ran < HEIST__TURN_STEPS && (ran < STACK_STEPS || heist__deque_empty(&w->queue))) {
         bool oldest = heist_unlikely(++w->picks % 1024 == 0);
-        if (timed && ran % 4 == 0) { /* steps may be long, and somebody waits for the turn's end */
+        if (timed && ran >= look) { /* steps may be long, and somebody waits for the turn's end */
+            look = ran + 4;
             int64_t now = heist__clock_now(&(struct heist__clock){0});
             if (!end)
                 end = now + STACK_NS;
             else if (now >= end)
                 break;
         }
-        if (!step_of(w, &w->stack, oldest)) break;
-        ran++;
+        if (!(more = step_of(w, &w->stack, oldest, timed ? HEIST__IN_PLACE_TIMED : HEIST__IN_PLACE))) break;
+        ran += more;
     }
     return ran;
 }
