@@ -6,6 +6,7 @@
  * are relaxed atomics outside it.  Nothing here calls the library while it holds the
  * lock except the watchdog, in its last words. */
 #include "common.h"
+#include "stacks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -37,6 +39,7 @@
 #define BUCKETS 48
 #define RUNTIMES 32
 #define NOTES 32
+#define LAST_WORDS_SECONDS 150 /* more than gdb is given */
 
 struct stress_options stress_opt = {.seconds = 10, .round = -1, .stall = 20};
 heist_worker_stats stress_totals = HEIST_WORKER_STATS_INIT;
@@ -65,8 +68,11 @@ static struct {
         char label[32];
     } runtimes[RUNTIMES];
     void (*dump)(FILE *);
+    FILE *samples;     /* --samples, or NULL */
+    double sampled_at; /* after a round */
 } run = {.books = PTHREAD_MUTEX_INITIALIZER, .phase = "begin", .round = -1, .failed_round = -1};
 
+static const char *provocation; /* --provoke, or NULL */
 static _Atomic(int) failures;
 static _Atomic(bool) stopping;    /* the watchdog ends */
 static _Atomic(bool) interrupted; /* SIGINT, SIGTERM */
@@ -206,6 +212,7 @@ static void check_threads_and_descriptors(const struct census *want, long own_th
         threads = entries_of("/proc/self/task") - own_threads;
         fds = entries_of("/proc/self/fd");
         if (threads == want->threads && fds == want->fds) return;
+        if (threads == want->threads && i >= 50) break; /* descriptors have no such reason to be late */
         stress_block(0.01);
     }
     stress_check(threads <= want->threads, "%ld threads are left, %ld at the start", threads, want->threads);
@@ -371,14 +378,17 @@ static void print_tasks(FILE *to, heist_runtime *rt) {
     for (size_t i = 0; i < count && i < 100; i++) {
         char text[240];
         heist_future_repr(list[i], text, sizeof text);
-        fprintf(to, "      %s cancelling=%d\n", text, heist_cancelling(list[i]));
+        fprintf(to, "      %p %s cancelling=%d\n", (void *)list[i], text, heist_cancelling(list[i]));
     }
+    alarm(LAST_WORDS_SECONDS);
+    stress_stacks_of_tasks(list, count);
     heist_task_list_free(list, count);
 }
 
-/* The last words.  Everything is written as soon as it is known, for the library may hang while it is asked. */
+/* The last words.  Everything is written as soon as it is known, for the library may hang while it is asked; the
+ * stacks of the threads come before, for they say where it hangs. */
 static _Noreturn void stalled(const char *why) {
-    alarm(20); /* should an answer never come: the default action ends the process */
+    alarm(LAST_WORDS_SECONDS); /* should an answer never come: the default action ends the process */
     setvbuf(stderr, NULL, _IOLBF, 0);
     fprintf(stderr, "\nSTALLED in phase '%s', round %ld: %s\n", run.phase, run.round, why);
     fprintf(stderr, "settings: %s\n", run.settings);
@@ -394,8 +404,10 @@ static _Noreturn void stalled(const char *why) {
         shown++;
     }
     if (run.dump) run.dump(stderr);
+    stress_stacks_of_threads();
     for (int i = 0; i < RUNTIMES; i++) {
         if (!run.runtimes[i].rt) continue;
+        alarm(20);
         fprintf(stderr, "  runtime '%s': %d workers, %zu tasks\n", run.runtimes[i].label,
                 heist_runtime_workers(run.runtimes[i].rt), heist_runtime_task_count(run.runtimes[i].rt));
         print_worker_counters(stderr, run.runtimes[i].rt);
@@ -409,10 +421,41 @@ static _Noreturn void stalled(const char *why) {
     abort();
 }
 
-static void show_line(double elapsed, uint64_t items, double rate) {
+/* ---- samples: what the process held, for a chart ---- */
+
+static size_t tasks_alive(void) { /* under books */
     size_t tasks = 0;
     for (int i = 0; i < RUNTIMES; i++)
         if (run.runtimes[i].rt) tasks += heist_runtime_task_count(run.runtimes[i].rt);
+    return tasks;
+}
+
+/* kind: `live`, at any moment, or `round`, when a round has given everything back; those show a drift. */
+static void sample(const char *kind) { /* under books */
+    struct census c = take_census();
+    fprintf(run.samples, "%.2f,%s,%ld,%zu,%ld,%ld,%ld,%zu,%" PRIu64 "\n", stress_now() - run.begun, kind, c.rss_kib,
+            c.heap / 1024, c.fds, c.threads, c.mappings, tasks_alive(), progress_sum());
+    fflush(run.samples);
+}
+
+static void open_samples(const char *path) {
+    run.samples = fopen(path, "we");
+    if (!run.samples) stress_die("%s: %s", path, strerror(errno));
+    fputs("seconds,kind,rss_kib,heap_kib,descriptors,threads,mappings,tasks,items\n", run.samples);
+}
+
+static void sample_round(void) {
+    double now = stress_now();
+    if (!run.samples || now - run.sampled_at < 1) return;
+    run.sampled_at = now;
+    malloc_trim(0); /* what malloc keeps for later is no drift */
+    pthread_mutex_lock(&run.books);
+    sample("round");
+    pthread_mutex_unlock(&run.books);
+}
+
+static void show_line(double elapsed, uint64_t items, double rate) {
+    size_t tasks = tasks_alive();
     fprintf(stderr, "%s%s %6.1f s  round %ld  %" PRIu64 " items  %.0f/s  %zu tasks  %ld MiB  worst %.2f ms%s",
             line_shown ? "\r\033[K" : "", run.name, elapsed, run.round, items, rate, tasks, rss_kib() / 1024,
             (double)s_get(&latency_worst_ns) * 1e-6, isatty(STDERR_FILENO) ? "" : "\n");
@@ -424,7 +467,7 @@ static void *watchdog_main(void *unused) {
     (void)unused;
     bool terminal = isatty(STDERR_FILENO);
     uint64_t last = 0, last_line = 0;
-    double moved = stress_now(), line_at = moved;
+    double moved = stress_now(), line_at = moved, sample_at = moved;
     while (!s_get(&stopping)) {
         stress_block(terminal ? 0.25 : 0.05);
         double now = stress_now();
@@ -454,6 +497,12 @@ static void *watchdog_main(void *unused) {
             last_line = items;
             line_at = now;
         }
+        if (run.samples && now - sample_at >= 1) {
+            pthread_mutex_lock(&run.books);
+            sample("live");
+            pthread_mutex_unlock(&run.books);
+            sample_at = now;
+        }
     }
     return NULL;
 }
@@ -477,6 +526,8 @@ static _Noreturn void usage(int status) {
             "  --hold        wait for a debugger after a stall instead of aborting\n"
             "  --skip TEXT   leave out the kinds of cell whose name has this in it (wake)\n"
             "  --json        one line of JSON at the end, on standard output\n"
+            "  --samples F   write to the file F once a second what the process holds, as lines of CSV\n"
+            "  --provoke X   do what must be found, in the first round: stall, law, descriptor or memory\n"
             "  --verbose     print the settings of each round\n",
             run.name, run.law);
     exit(status);
@@ -496,6 +547,7 @@ void stress_begin(int argc, char **argv, const char *name, const char *law) {
     run.name = name;
     run.law = law;
     bool seeded = false;
+    const char *samples = NULL;
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(a, "--json") == 0) stress_opt.json = true;
@@ -507,6 +559,8 @@ void stress_begin(int argc, char **argv, const char *name, const char *law) {
         else if (strcmp(a, "--threads") == 0) stress_opt.threads = (int)number(a, v), i++;
         else if (strcmp(a, "--stall") == 0) stress_opt.stall = number(a, v), i++;
         else if (strcmp(a, "--skip") == 0 && v) stress_opt.skip = v, i++;
+        else if (strcmp(a, "--samples") == 0 && v) samples = v, i++;
+        else if (strcmp(a, "--provoke") == 0 && v) provocation = v, i++;
         else if (strcmp(a, "--round") == 0) stress_opt.round = (long)number(a, v), i++;
         else if (strcmp(a, "--seed") == 0) {
             number(a, v);
@@ -537,6 +591,8 @@ void stress_begin(int argc, char **argv, const char *name, const char *law) {
     );
     print_replay(stderr, stress_opt.round);
     run.begun = stress_now();
+    stress_stacks_prime();
+    if (samples) open_samples(samples);
     int err = pthread_create(&run.watchdog, NULL, watchdog_main, NULL);
     if (err) stress_die("no thread for the watchdog: %s", strerror(err));
     run.start = take_census(); /* after it: a detector starts a thread of its own with the first */
@@ -551,6 +607,41 @@ long stress_round(void) {
     return run.round;
 }
 
+/* ---- the harness proves itself: what must be found is done ---- */
+
+static STRESS_NOINLINE int provoked_sleep(void *arg, void **out) {
+    (void)out;
+    int err = heist_await(arg, NULL); /* nobody ever completes it */
+    stress_progress(1);
+    return err;
+}
+
+static void provoke(void) {
+    static void *volatile left;
+    stress_phase("provoked");
+    if (strcmp(provocation, "law") == 0) {
+        stress_fail("a law broken on purpose");
+    } else if (strcmp(provocation, "descriptor") == 0) {
+        if (dup(STDERR_FILENO) < 0) stress_die("dup: %s", strerror(errno));
+    } else if (strcmp(provocation, "memory") == 0) {
+        left = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        left = mmap(NULL, 1 << 21, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* no neighbour of the first */
+        if (left == MAP_FAILED) stress_die("mmap: %s", strerror(errno));
+    } else if (strcmp(provocation, "stall") == 0) {
+        heist_runtime *rt = stress_runtime("provoked", 2, NULL);
+        heist_future *never = NULL;
+        heist_task *t = NULL;
+        int err = heist_future_new(NULL, &never);
+        if (err == 0) err = heist_runtime_run_coroutine(rt, provoked_sleep, never, NULL, &t);
+        if (err < 0) stress_die("a task: %s", heist_strerror(err));
+        stress_wait_begin(0, "provoked", 0);
+        err = heist_await(t, NULL); /* until the watchdog ends the process */
+        stress_die("a future that nobody completes answered %s", heist_error_name(err));
+    } else {
+        stress_die("--provoke knows stall, law, descriptor and memory");
+    }
+}
+
 bool stress_next_round(struct stress_rng *r) {
     stress_progress(1);
     if (run.rounds > 0) {
@@ -558,6 +649,7 @@ bool stress_next_round(struct stress_rng *r) {
         check_threads_and_descriptors(&run.start, 1); /* one: the watchdog */
     }
     if (run.rounds == 1) run.settled = take_census();
+    if (run.rounds > 0) sample_round();
     /* the first round is run even when --seconds is tiny: a program that did nothing has shown nothing */
     if (run.rounds > 0 && !stress_going()) return false;
     if (s_get(&interrupted)) return false;
@@ -567,6 +659,7 @@ bool stress_next_round(struct stress_rng *r) {
     run.phase = "begin of a round";
     pthread_mutex_unlock(&run.books);
     r->s = stress_mix(stress_opt.seed, (uint64_t)run.round + 1);
+    if (provocation && run.rounds == 1) provoke();
     return true;
 }
 
@@ -589,6 +682,7 @@ int stress_end(void) {
         stress_check(end.heap - run.settled.heap < (1u << 20), "%zu KiB of heap in use, %zu after the first round",
                      end.heap / 1024, run.settled.heap / 1024);
 #endif
+    if (run.samples) fclose(run.samples);
     clear_line();
     int failed = s_get(&failures);
     uint64_t items = progress_sum();
