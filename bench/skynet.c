@@ -1,6 +1,7 @@
 /* skynet.c: a tree of tasks, ten children each, down to N leaves that give their
  * ordinal; every inner task sums its children.  The children's arguments stand on the
- * parent's stack: it awaits them all before it returns. */
+ * parent's stack: it awaits them all before it returns, the newest first: what a worker
+ * would run next it runs in place of the await. */
 #include "common.h"
 
 enum { CHILDREN = 10 };
@@ -23,7 +24,7 @@ static int skynet(void *arg, void **out) {
         kid[i] = (struct node){me->first + i * step, step};
         BENCH_MUST(heist_create_task(skynet, &kid[i], NULL, &task[i]));
     }
-    for (size_t i = 0; i < CHILDREN; i++) {
+    for (size_t i = CHILDREN; i-- > 0;) {
         void *part;
         BENCH_MUST(heist_await(task[i], &part));
         sum += bench_unbox(part);

@@ -72,12 +72,12 @@ heist_future *heist_ref(heist_future *f) {
 }
 
 void heist__future_dispose(heist_future *f) {
-    if (!(a_load_rlx(&f->word) & HEIST__F_TASK) || f->failure || f->value || a_load_rlx(&f->name) ||
+    if (!(a_load_rlx(&f->word) & HEIST__F_TASK) || f->failure || f->value_free || a_load_rlx(&f->name) ||
         a_load_rlx(&f->cancel_message) || f->outcome != HEIST__OUT_VALUE) {
         destroy(f);
         return;
     }
-    /* The common end of a task: no value, no failure, no name. */
+    /* The common end of a task: no value to free, no failure, no name. */
     a_store_rlx(&f->word, 0);
     heist__slab_put(heist__self(), HEIST__SLAB_FUTURE, f);
 }
