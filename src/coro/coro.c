@@ -9,8 +9,12 @@
 
 _Static_assert(sizeof(struct heist__coro) <= HEIST__STACK_USER_BYTES, "a coroutine lies in its stack's header");
 
+/* Of the C++ runtime, when the program has one: libstdc++, libc++abi. */
+extern struct heist__cxx_globals *__cxa_get_globals(void) __attribute__((weak));
+
 void heist__host_init(struct heist__host *h) {
     h->sp = NULL;
+    h->cxx = __cxa_get_globals ? __cxa_get_globals() : NULL;
 #if HEIST__SAN_ANY
     heist__san_host_init(&h->san);
 #endif
@@ -19,6 +23,8 @@ void heist__host_init(struct heist__host *h) {
 struct heist__coro *heist__coro_new(struct heist__stack *s, void (*entry)(void *payload)) {
     struct heist__coro *c = (void *)s->user;
     c->stack = s;
+    c->caught = NULL;
+    c->uncaught = 0;
     c->exited = false;
 #if HEIST__SAN_ANY
     entry = heist__san_coro_init(&c->san, s, entry);

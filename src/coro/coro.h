@@ -8,8 +8,15 @@
  * The structure lies in the header of its stack, so a sleeping coroutine costs one
  * page and no other memory; it is gone when the stack is put back.
  *
+ * C++ exceptions that are caught and not ended, or in flight, are kept by the C++ runtime
+ * in two words of the thread.  They belong to whoever threw, so enter exchanges them with
+ * the coroutine's own, and exchanges them back when it left: an exception follows its
+ * coroutine to another thread, and the host's stay where they are.  Without a C++ runtime
+ * in the process that is one test of a NULL pointer.
+ *
  * Invariant: c->sp is valid exactly while c is suspended, h->sp exactly while h is
- * inside a coroutine. */
+ * inside a coroutine; c->caught and c->uncaught are the coroutine's while it is
+ * suspended, and the host's while it runs. */
 #ifndef HEIST_CORO_CORO_H
 #define HEIST_CORO_CORO_H
 
@@ -20,8 +27,15 @@
 #include "coro/fiber_san.h"
 #include "mem/stack.h"
 
+/* The C++ runtime's words of a thread, as the Itanium C++ ABI lays them out (2.2.2). */
+struct heist__cxx_globals {
+    void *caught;
+    unsigned uncaught;
+};
+
 struct heist__host {
     void *sp;
+    struct heist__cxx_globals *cxx; /* of the thread that enters; NULL without a C++ runtime */
 #if HEIST__SAN_ANY
     struct heist__san_host san;
 #endif
@@ -30,6 +44,8 @@ struct heist__host {
 struct heist__coro {
     void *sp;
     struct heist__stack *stack; /* the one it lies in */
+    void *caught;               /* see heist__cxx_globals */
+    unsigned uncaught;
     bool exited;                /* it made its last leave */
 #if HEIST__SAN_ANY
     struct heist__san_coro san;
@@ -47,16 +63,28 @@ struct heist__coro *heist__coro_new(struct heist__stack *s, void (*entry)(void *
  * are dropped as they are).  The stack stays the caller's, to be put back. */
 void heist__coro_free(struct heist__coro *c);
 
+/* Host side, before and after c runs. */
+static HEIST__SWITCH_INLINE void heist__coro_exchange_exceptions(struct heist__cxx_globals *g, struct heist__coro *c) {
+    void *caught = g->caught;
+    unsigned uncaught = g->uncaught;
+    g->caught = c->caught;
+    g->uncaught = c->uncaught;
+    c->caught = caught;
+    c->uncaught = uncaught;
+}
+
 /* Host: runs c until it leaves or exits; returns what c passes then. */
 static HEIST__SWITCH_INLINE void *heist__coro_enter(struct heist__host *h, struct heist__coro *c, void *payload) {
+    if (h->cxx) heist__coro_exchange_exceptions(h->cxx, c);
 #if HEIST__SAN_ANY
     heist__san_enter(&h->san, &c->san, c->stack);
-    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
-    heist__san_entered(&h->san);
-    return answer;
-#else
-    return heist__ctx_switch(&h->sp, c->sp, payload);
 #endif
+    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
+#if HEIST__SAN_ANY
+    heist__san_entered(&h->san);
+#endif
+    if (h->cxx) heist__coro_exchange_exceptions(h->cxx, c);
+    return answer;
 }
 
 /* Coroutine c, entered from h: back to h's enter, which returns payload.  Returns the
