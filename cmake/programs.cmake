@@ -59,3 +59,8 @@ if(HEIST_TESTS)
             "$<TARGET_FILE:example_${name}>")
     endforeach()
 endif()
+
+# What a task finds on the other thread after a move.
+if(HEIST_TESTS)
+    include("${CMAKE_SOURCE_DIR}/tests/migration/tests.cmake")
+endif()

@@ -1,0 +1,48 @@
+# One test for each program and mode: the program compiled in that mode by this build's
+# compiler, and for C++ by its sister, beside this build's library.  The library too in
+# each mode, by both compilers: tests/migration/matrix.
+if(HEIST_SEEDED OR CMAKE_CROSSCOMPILING)
+    return() # forced by real threads; the emulator runs on one processor
+endif()
+set(migration_cc "${CMAKE_C_COMPILER}")
+get_filename_component(migration_dir "${migration_cc}" DIRECTORY)
+get_filename_component(migration_name "${migration_cc}" NAME)
+string(REPLACE "gcc" "g++" migration_name "${migration_name}")
+string(REPLACE "clang" "clang++" migration_name "${migration_name}")
+set(migration_cxx "${migration_dir}/${migration_name}")
+if(migration_cxx STREQUAL migration_cc)
+    set(migration_cxx c++)
+endif()
+get_target_property(migration_ck CK::ck IMPORTED_LOCATION)
+if(NOT migration_ck)
+    set(migration_ck -lck)
+endif()
+set(migration_observer "")
+if(HEIST_SANITIZE)
+    set(migration_observer -fsanitize=${HEIST_SANITIZE} -fno-sanitize-recover=all)
+endif()
+if(HEIST_COVERAGE)
+    list(APPEND migration_observer --coverage)
+endif()
+list(JOIN heist_test_launcher " " migration_launcher)
+foreach(mode O0 O2 O3 lto)
+    set(flags -${mode})
+    if(mode STREQUAL "lto")
+        set(flags -O2 -flto)
+        if(CMAKE_C_COMPILER_ID STREQUAL "Clang")
+            find_program(MIGRATION_LLD ld.lld)
+            if(NOT MIGRATION_LLD)
+                continue()
+            endif()
+            list(APPEND flags -fuse-ld=lld)
+        endif()
+    endif()
+    foreach(program machine_state exceptions)
+        heist_add_test(migration/${program}/${mode} LABELS migration
+                       ENVIRONMENT "CC=${migration_cc}" "CXX=${migration_cxx}" "LIBS=${migration_ck}"
+                       "LAUNCHER=${migration_launcher}"
+                       COMMAND "${CMAKE_SOURCE_DIR}/tests/migration/run" "$<TARGET_FILE:heist_static>" ${program}
+                       ${flags} ${migration_observer})
+        set_tests_properties(migration/${program}/${mode} PROPERTIES SKIP_RETURN_CODE 77)
+    endforeach()
+endforeach()
