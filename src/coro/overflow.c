@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -113,10 +114,31 @@ static void pass_on(int sig, siginfo_t *info, void *context) {
     }
 }
 
+/* Where the interrupted code's stack stood. */
+static uintptr_t stack_pointer(const void *context) {
+    const ucontext_t *uc = context;
+#if defined(__x86_64__)
+    return (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+#else
+    return (uintptr_t)uc->uc_mcontext.sp;
+#endif
+}
+
+/* A signal whose frame does not fit on the stack: the kernel tells no address, for no instruction faulted.  Then
+ * the guard lies in what the frame would have taken: red zone and registers below the stack pointer. */
+static bool frame_meets_guard(const void *context, struct heist__stack **owner) {
+    uintptr_t sp = stack_pointer(context), bytes = 128 + 512 + (uintptr_t)getauxval(AT_MINSIGSTKSZ);
+    for (uintptr_t below = 0; below < bytes; below += 1024)
+        if (heist__stack_contains_guard((const void *)(sp - below), owner)) return true;
+    return heist__stack_contains_guard((const void *)(sp - bytes), owner);
+}
+
 static void on_fault(int sig, siginfo_t *info, void *context) {
     int saved = errno;
     struct heist__stack *owner;
-    if (info->si_code > 0 && heist__stack_contains_guard(info->si_addr, &owner)) report(owner);
+    bool ours = info->si_code > 0 && heist__stack_contains_guard(info->si_addr, &owner);
+    if (!ours && info->si_code == SI_KERNEL && !info->si_addr) ours = frame_meets_guard(context, &owner);
+    if (ours) report(owner);
     errno = saved;
     pass_on(sig, info, context);
 }

@@ -317,12 +317,12 @@ static int add_arena(unsigned klass) {
     }
     heist__spin_lock(&pool.lock);
 
-    if (a && !find_cold(klass) && publish_arena(a)) return 0;
-    /* Somebody was quicker, or there was no room. */
+    bool quicker = find_cold(klass); /* somebody else was; what he made may be gone when we look again */
+    if (a && !quicker && publish_arena(a)) return 0;
     heist__spin_unlock(&pool.lock);
     if (a) heist__unmap(a, a->map_bytes);
     heist__spin_lock(&pool.lock);
-    return find_cold(klass) || a ? 0 : -ENOMEM;
+    return quicker || find_cold(klass) ? 0 : -ENOMEM;
 }
 
 /* ---- cold stacks ---- */

@@ -78,11 +78,12 @@ ptrdiff_t heist_conn_read(heist_conn *c, void *buf, size_t size, double deadline
     int err = heist__fd_entry();
     if (err) return err;
     struct heist__reg *r = c->reg;
-    err = heist__reg_enter(r);
-    if (err) return err;
-    ptrdiff_t n = read_some(c, buf, size, until);
-    heist__reg_leave(r);
-    if (n >= 0) heist__fd_skipped();
+    ptrdiff_t n = heist__reg_enter(r);
+    if (!n) {
+        n = read_some(c, buf, size, until);
+        heist__reg_leave(r);
+    }
+    heist__fd_skipped(); /* after a failure too: who tries again for ever must give way */
     return n;
 }
 
@@ -126,13 +127,15 @@ int heist_conn_write(heist_conn *c, const void *buf, size_t size, double deadlin
     if (!c || (!buf && size) || heist__fd_deadline(deadline, &until)) return -EINVAL;
     size_t done = 0;
     int err = heist__fd_entry();
-    struct heist__reg *r = c->reg;
-    if (!err) err = heist__reg_enter(r);
     if (!err) {
-        err = write_all(c, buf, size, until, &done);
-        heist__reg_leave(r);
+        struct heist__reg *r = c->reg;
+        err = heist__reg_enter(r);
+        if (!err) {
+            err = write_all(c, buf, size, until, &done);
+            heist__reg_leave(r);
+        }
+        heist__fd_skipped();
     }
-    if (!err) heist__fd_skipped();
     if (written) *written = done;
     return err;
 }

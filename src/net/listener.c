@@ -122,10 +122,11 @@ int heist_accept(heist_listener *l, double deadline, heist_conn **out) {
     if (err) return err;
     struct heist__reg *r = l->reg;
     err = heist__reg_enter(r);
-    if (err) return err;
-    err = accept_one(l, until, out);
-    heist__reg_leave(r);
-    if (!err) heist__fd_skipped();
+    if (!err) {
+        err = accept_one(l, until, out);
+        heist__reg_leave(r);
+    }
+    heist__fd_skipped(); /* a failure too: who tries again for ever must give way */
     return err;
 }
 
@@ -143,15 +144,11 @@ static int start_connect(int fd, const heist_addr *addr, int64_t until) {
     }
 }
 
-int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
-    int64_t until;
-    if (!addr || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
-    int err = heist__fd_entry();
-    if (err) return err;
+static int connect_one(const heist_addr *addr, int64_t until, heist_conn **out) {
     int fd = open_socket(addr->storage.ss_family);
     if (fd < 0) return fd;
     heist_conn *c;
-    err = wrap(fd, addr->storage.ss_family != AF_UNIX, &c);
+    int err = wrap(fd, addr->storage.ss_family != AF_UNIX, &c);
     if (err) return err;
     err = start_connect(fd, addr, until);
     if (err == 1) {
@@ -167,4 +164,14 @@ int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
     }
     *out = c;
     return 0;
+}
+
+int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
+    int64_t until;
+    if (!addr || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
+    int err = heist__fd_entry();
+    if (err) return err;
+    err = connect_one(addr, until, out);
+    heist__fd_skipped();
+    return err;
 }
