@@ -10,7 +10,11 @@
 
 #include <stdint.h>
 
+#include "base/sim.h"
+
+/* In a simulation somebody else goes on. */
 static inline void heist__cpu_relax(void) {
+    heist__sim_spin("relax", 0);
 #if defined(__x86_64__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)

@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 
 #include "base/macros.h"
+#include "base/sim.h"
 
 struct header {
     void *base;   /* what malloc gave */
@@ -85,8 +86,13 @@ static HEIST_COLD bool fault_due(void) {
 }
 
 /* Passed by every request, before anything is done. */
-static inline bool refused(void) {
+static inline bool refused(bool mapping) {
     if (heist_unlikely(!in_use)) in_use = true;
+#ifdef HEIST_SEEDED
+    if (heist__sim_refuse_memory(mapping)) return true;
+#else
+    (void)mapping;
+#endif
     return heist_unlikely(fault_armed) && fault_due();
 }
 
@@ -122,13 +128,13 @@ static HEIST_UNUSED size_t block_bytes(void *block) {
 }
 
 void *heist__alloc(size_t bytes) {
-    if (refused()) return NULL;
+    if (refused(false)) return NULL;
     if (bytes == 0) bytes = 1;
     return heist_unlikely(replaced) ? header_counted(header_alloc(16, bytes)) : counted(malloc(bytes));
 }
 
 void *heist__zalloc(size_t bytes) {
-    if (refused()) return NULL;
+    if (refused(false)) return NULL;
     if (bytes == 0) bytes = 1;
     if (!replaced) return counted(calloc(1, bytes));
     void *block = header_alloc(16, bytes);
@@ -137,7 +143,7 @@ void *heist__zalloc(size_t bytes) {
 }
 
 void *heist__aligned_alloc(size_t align, size_t bytes) {
-    if (refused()) return NULL;
+    if (refused(false)) return NULL;
     if (bytes == 0) bytes = 1;
     if (align < 16) align = 16;
     if (replaced) return header_counted(header_alloc(align, bytes));
@@ -157,7 +163,7 @@ static void *header_realloc(void *block, size_t bytes) {
 
 void *heist__realloc(void *block, size_t bytes) {
     if (!block) return heist__alloc(bytes);
-    if (refused()) return NULL;
+    if (refused(false)) return NULL;
     if (bytes == 0) bytes = 1;
     size_t before = HEIST_ALLOC_STATS ? block_bytes(block) : 0;
     void *grown = replaced ? header_realloc(block, bytes) : realloc(block, bytes);
@@ -182,7 +188,7 @@ void heist__free(void *block) {
 /* ---- mappings ---- */
 
 void *heist__map(size_t bytes) {
-    if (refused()) return NULL;
+    if (refused(true)) return NULL;
     void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED) return NULL;
     COUNT(live_maps, live_map_bytes, +1, bytes);

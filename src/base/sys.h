@@ -9,27 +9,34 @@
 #define HEIST_BASE_SYS_H
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
-/* In a seeded build: switches threads, perhaps; a negative code makes the call fail with it. */
+#include "base/sim.h"
+
+/* In a simulation: switches threads, perhaps; a negative code makes the call fail with it.  fd: the descriptor
+ * that the call is about (of a socket to be made, its domain), -1 without one. */
 #ifdef HEIST_SEEDED
-int heist__sys_point(const char *call);
-#define HEIST_SYS_POINT(call)                                                                                          \
+#define HEIST_SYS_POINT(call, fd)                                                                                      \
     do {                                                                                                               \
-        int refused_ = heist__sys_point(call);                                                                         \
+        int refused_ = heist__sim_maybe() ? heist__sim_call(call, fd) : 0;                                             \
         if (refused_ < 0) return refused_;                                                                             \
     } while (0)
+#define HEIST__SYS_BYTES(call, fd, bytes) heist__sim_bytes(call, fd, bytes)
 #else
-#define HEIST_SYS_POINT(call) ((void)0)
+#define HEIST_SYS_POINT(call, fd) ((void)(fd))
+#define HEIST__SYS_BYTES(call, fd, bytes) (bytes)
 #endif
 
 /* The answer, or -errno.  The lvalue is evaluated once: the wrapper's own thread cannot change within it. */
@@ -42,12 +49,15 @@ int heist__sys_point(const char *call);
 /* ---- polling ---- */
 
 static inline int heist__sys_epoll_create(void) {
-    HEIST_SYS_POINT("epoll_create1");
+    HEIST_SYS_POINT("epoll_create1", -1);
     HEIST__SYS_ANSWER(int, epoll_create1(EPOLL_CLOEXEC));
 }
 
 static inline int heist__sys_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
-    HEIST_SYS_POINT("epoll_ctl");
+    HEIST_SYS_POINT("epoll_ctl", fd);
+#ifdef HEIST_SEEDED
+    heist__sim_registered(epfd, fd, op == EPOLL_CTL_DEL ? NULL : event);
+#endif
     HEIST__SYS_ANSWER(int, epoll_ctl(epfd, op, fd, event));
 }
 
@@ -57,24 +67,27 @@ int heist__sys_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t
 
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_eventfd(unsigned initial) {
-    HEIST_SYS_POINT("eventfd");
+    HEIST_SYS_POINT("eventfd", -1);
     HEIST__SYS_ANSWER(int, eventfd(initial, EFD_NONBLOCK | EFD_CLOEXEC));
 }
 
 /* ---- descriptors ---- */
 
 static inline ssize_t heist__sys_read(int fd, void *buffer, size_t bytes) {
-    HEIST_SYS_POINT("read");
+    HEIST_SYS_POINT("read", fd);
     HEIST__SYS_ANSWER(ssize_t, read(fd, buffer, bytes));
 }
 
 static inline ssize_t heist__sys_write(int fd, const void *buffer, size_t bytes) {
-    HEIST_SYS_POINT("write");
+    HEIST_SYS_POINT("write", fd);
     HEIST__SYS_ANSWER(ssize_t, write(fd, buffer, bytes));
 }
 
 /* The descriptor is gone whatever the answer, also after -EINTR: never to be repeated. */
 static inline int heist__sys_close(int fd) {
+#ifdef HEIST_SEEDED
+    heist__sim_closing(fd);
+#endif
     HEIST__SYS_ANSWER(int, close(fd));
 }
 
@@ -82,46 +95,46 @@ static inline int heist__sys_close(int fd) {
 
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_socket(int domain, int type, int protocol) {
-    HEIST_SYS_POINT("socket");
+    HEIST_SYS_POINT("socket", domain);
     HEIST__SYS_ANSWER(int, socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol));
 }
 
 static inline int heist__sys_connect(int fd, const struct sockaddr *address, socklen_t bytes) {
-    HEIST_SYS_POINT("connect");
+    HEIST_SYS_POINT("connect", fd);
     HEIST__SYS_ANSWER(int, connect(fd, address, bytes));
 }
 
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_accept(int fd, struct sockaddr *address, socklen_t *bytes) {
-    HEIST_SYS_POINT("accept4");
+    HEIST_SYS_POINT("accept4", fd);
     HEIST__SYS_ANSWER(int, accept4(fd, address, bytes, SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
 
 static inline ssize_t heist__sys_recv(int fd, void *buffer, size_t bytes, int flags) {
-    HEIST_SYS_POINT("recv");
-    HEIST__SYS_ANSWER(ssize_t, recv(fd, buffer, bytes, flags));
+    HEIST_SYS_POINT("recv", fd);
+    HEIST__SYS_ANSWER(ssize_t, recv(fd, buffer, HEIST__SYS_BYTES("recv", fd, bytes), flags));
 }
 
 /* A peer that is gone is -EPIPE and never a signal. */
 static inline ssize_t heist__sys_send(int fd, const void *buffer, size_t bytes, int flags) {
-    HEIST_SYS_POINT("send");
-    HEIST__SYS_ANSWER(ssize_t, send(fd, buffer, bytes, flags | MSG_NOSIGNAL));
+    HEIST_SYS_POINT("send", fd);
+    HEIST__SYS_ANSWER(ssize_t, send(fd, buffer, HEIST__SYS_BYTES("send", fd, bytes), flags | MSG_NOSIGNAL));
 }
 
 static inline ssize_t heist__sys_sendmsg(int fd, const struct msghdr *message, int flags) {
-    HEIST_SYS_POINT("sendmsg");
+    HEIST_SYS_POINT("sendmsg", fd);
     HEIST__SYS_ANSWER(ssize_t, sendmsg(fd, message, flags | MSG_NOSIGNAL));
 }
 
 /* ---- memory; whole fresh mappings come from alloc.h ---- */
 
 static inline int heist__sys_mprotect(void *start, size_t bytes, int protection) {
-    HEIST_SYS_POINT("mprotect");
+    HEIST_SYS_POINT("mprotect", -1);
     HEIST__SYS_ANSWER(int, mprotect(start, bytes, protection));
 }
 
 static inline int heist__sys_madvise(void *start, size_t bytes, int advice) {
-    HEIST_SYS_POINT("madvise");
+    HEIST_SYS_POINT("madvise", -1);
     HEIST__SYS_ANSWER(int, madvise(start, bytes, advice));
 }
 
@@ -129,6 +142,9 @@ static inline int heist__sys_madvise(void *start, size_t bytes, int advice) {
 
 /* The monotonic clock.  No yield point: it is read everywhere and orders nothing. */
 static inline int64_t heist__sys_monotonic_ns(void) {
+#ifdef HEIST_SEEDED
+    if (heist__simulated()) return heist__sim_now();
+#endif
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now); /* cannot fail with this clock and a good address */
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
@@ -137,12 +153,40 @@ static inline int64_t heist__sys_monotonic_ns(void) {
 /* 0 or -EAGAIN, -EPERM, -EINVAL. */
 static inline int heist__sys_thread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *),
                                            void *arg) {
-    HEIST_SYS_POINT("pthread_create");
+    HEIST_SYS_POINT("pthread_create", -1);
+#ifdef HEIST_SEEDED
+    if (heist__simulated()) return heist__sim_thread_create(thread, attributes, start, arg);
+#endif
     return -pthread_create(thread, attributes, start, arg);
 }
 
 static inline int heist__sys_thread_join(pthread_t thread, void **result) {
+#ifdef HEIST_SEEDED
+    if (heist__simulated()) return heist__sim_thread_join(thread, result);
+#endif
     return -pthread_join(thread, result);
 }
+
+/* Gives the processor to another thread, for a loop that waits for one. */
+static inline void heist__sys_yield(void) {
+    if (heist__simulated())
+        heist__sim_spin("yield", 0);
+    else
+        sched_yield();
+}
+
+/* Sleeps while the word holds `expected`, at most until the monotonic clock reaches deadline_ns (INT64_MAX: for
+ * ever).  0 also spuriously, -ETIMEDOUT only past the deadline. */
+int heist__sys_futex_wait(_Atomic(uint32_t) *word, uint32_t expected, int64_t deadline_ns);
+
+static inline void heist__sys_futex_wake(_Atomic(uint32_t) *word, int count) {
+#ifdef HEIST_SEEDED
+    heist__sim_wake(word, count);
+#endif
+    (void)syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
+}
+
+/* Sleeps until the monotonic clock has gone on by ns, or less after a signal. */
+void heist__sys_sleep(int64_t ns);
 
 #endif

@@ -57,6 +57,7 @@ bool heist__ring_ck_dequeue(struct heist__ring *r, void **out) {
 #define BACKOFF_LAST 4096u
 
 void heist__backoff(unsigned *count) {
+    heist__sim_spin("backoff", 0);
     if (*count == 0) *count = BACKOFF_FIRST;
     if (*count > BACKOFF_LAST) *count = BACKOFF_LAST;
     ck_backoff_eb(count);

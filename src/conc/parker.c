@@ -5,17 +5,13 @@
 #include "conc/parker.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdbool.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "arch/cpu.h"
 #include "base/alloc.h"
 #include "base/macros.h"
+#include "base/sys.h"
 #include "conc/atomic.h"
 #include "conc/spin.h"
 
@@ -36,12 +32,6 @@ static bool key_made; /* written once under key_once */
 /* Also in the key, whose only task is the call at thread exit: reading this is
  * cheaper. */
 static _Thread_local struct heist__parker *mine;
-
-static int64_t now_ns(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 /* At thread exit: the parker goes back to the pool, or, when the pool was
  * released meanwhile, is freed. */
@@ -132,30 +122,13 @@ static bool take_wake(struct heist__parker *p) {
     return a_load_rlx(&p->word) == NOTIFIED && a_cas_acq(&p->word, &expected, EMPTY);
 }
 
-#ifdef HEIST_SEEDED
-
-/* In a seeded build one thread runs at a time; a sleep in the kernel would stop
- * the one that holds the turn.  Every look passes a yield point instead. */
-int heist__parker_park(struct heist__parker *p, int64_t deadline_ns, int64_t spin_ns) {
-    (void)spin_ns;
-    while (!take_wake(p))
-        if (deadline_ns != INT64_MAX && now_ns() >= deadline_ns) return take_wake(p) ? 0 : -ETIMEDOUT;
-    return 0;
-}
-
-void heist__parker_unpark(struct heist__parker *p) {
-    (void)a_xchg_ar(&p->word, NOTIFIED);
-}
-
-#else
-
 /* Looks between two readings of the clock, which costs as much as one or two
  * pauses. */
 #define LOOKS_PER_CLOCK 16
 
 /* Looks for a wake for spin_ns, or to the deadline, whichever is nearer. */
 static bool spin_for_wake(struct heist__parker *p, int64_t deadline_ns, int64_t spin_ns) {
-    int64_t now = now_ns();
+    int64_t now = heist__sys_monotonic_ns();
     if (deadline_ns <= now) return false; /* also keeps the difference below in range */
     int64_t until = spin_ns < deadline_ns - now ? now + spin_ns : deadline_ns;
     while (now < until) {
@@ -163,30 +136,16 @@ static bool spin_for_wake(struct heist__parker *p, int64_t deadline_ns, int64_t 
             if (take_wake(p)) return true;
             heist__cpu_relax();
         }
-        sched_yield(); /* the waker may be waiting for this very core */
-        now = now_ns();
+        heist__sys_yield(); /* the waker may be waiting for this very core */
+        now = heist__sys_monotonic_ns();
     }
     return false;
 }
 
-/* One sleep while the word is PARKED; -ETIMEDOUT only past the deadline.  The
- * bitset form takes an absolute time on the monotonic clock. */
-static int futex_sleep(struct heist__parker *p, int64_t deadline_ns) {
-    struct timespec ts, *end = NULL;
-    if (deadline_ns != INT64_MAX) {
-        if (deadline_ns < 0) deadline_ns = 0; /* long past; the kernel refuses negative times */
-        ts.tv_sec = (time_t)(deadline_ns / INT64_C(1000000000));
-        ts.tv_nsec = (long)(deadline_ns % INT64_C(1000000000));
-        end = &ts;
-    }
-    long rc = syscall(SYS_futex, &p->word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, PARKED, end, NULL,
-                      FUTEX_BITSET_MATCH_ANY);
-    return rc < 0 && errno == ETIMEDOUT ? -ETIMEDOUT : 0;
-}
-
 int heist__parker_park(struct heist__parker *p, int64_t deadline_ns, int64_t spin_ns) {
     if (take_wake(p)) return 0;
-    if (spin_ns > 0 && spin_for_wake(p, deadline_ns, spin_ns)) return 0;
+    /* In a simulation a look costs a switch and finds nothing that the sleep would miss. */
+    if (spin_ns > 0 && !heist__simulated() && spin_for_wake(p, deadline_ns, spin_ns)) return 0;
 
     /* Acquire on failure pairs with unpark: the word was NOTIFIED, and is taken
      * below.  On success nothing is acquired, nothing is published. */
@@ -196,7 +155,7 @@ int heist__parker_park(struct heist__parker *p, int64_t deadline_ns, int64_t spi
         return 0;
     }
     for (;;) {
-        int rc = futex_sleep(p, deadline_ns);
+        int rc = heist__sys_futex_wait(&p->word, PARKED, deadline_ns);
         if (take_wake(p)) return 0;
         if (rc == -ETIMEDOUT) {
             /* From PARKED back to EMPTY; an unpark that came between turns the
@@ -211,7 +170,5 @@ void heist__parker_unpark(struct heist__parker *p) {
     /* Release pairs with take_wake: what the waker wrote is seen by the woken.
      * Acquire as well, so that a chain of unparks hands on what each saw. */
     if (a_xchg_ar(&p->word, NOTIFIED) == PARKED)
-        (void)syscall(SYS_futex, &p->word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, NULL, NULL, 0);
+        heist__sys_futex_wake(&p->word, 1);
 }
-
-#endif

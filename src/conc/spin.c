@@ -2,9 +2,8 @@
  * carry only the exchange. */
 #include "conc/spin.h"
 
-#include <sched.h>
-
 #include "arch/cpu.h"
+#include "base/sys.h"
 
 /* Reads before the time slice is given away.  A held section is some tens of
  * nanoseconds, a pause instruction 10 to 50 ns: 100 reads outlast several
@@ -17,6 +16,13 @@
 #define SPINS_BEFORE_YIELD 100
 
 HEIST_COLD void heist__spin_lock_slow(struct heist__spin *s) {
+#ifdef HEIST_SEEDED
+    if (heist__simulated()) { /* waits by name, so that a deadlock is one */
+        do heist__sim_wait(s, INT64_MAX, "a spin lock");
+        while (a_xchg_acq(&s->word, 1) != 0); /* acquire as below */
+        return;
+    }
+#endif
     unsigned spins = 0;
     for (;;) {
         /* Relaxed: only says when to try; the exchange below does the order. */
@@ -24,7 +30,7 @@ HEIST_COLD void heist__spin_lock_slow(struct heist__spin *s) {
             if (++spins < SPINS_BEFORE_YIELD) {
                 heist__cpu_relax();
             } else {
-                sched_yield();
+                heist__sys_yield();
                 spins = 0;
             }
         }

@@ -60,6 +60,9 @@ static inline void heist__spin_unlock(struct heist__spin *s) {
     heist__rank_pop(s->rank, s);
     /* Release pairs with the acquire in lock and trylock. */
     a_store_rel(&s->word, 0);
+#ifdef HEIST_SEEDED
+    heist__sim_wake(s, 1);
+#endif
 }
 
 /* A hint for contract checks: somebody holds the lock. */

@@ -6,9 +6,9 @@
  * With a deadline, and from a thread, the wait is a claimable one. */
 #include <heist/future.h>
 #include <math.h>
-#include <sched.h>
 
 #include "arch/cpu.h"
+#include "base/sys.h"
 #include "sched/suspend.h"
 #include "task/state.h"
 #include "task/task.h"
@@ -64,7 +64,7 @@ static int await_until(heist_future *f, int64_t deadline_ns) {
         if (spins % 64)
             heist__cpu_relax();
         else
-            sched_yield();
+            heist__sys_yield();
     }
     return code;
 }

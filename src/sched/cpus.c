@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/sim.h"
+
 static bool read_text(const char *path, char *buf, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return false;
@@ -76,6 +78,9 @@ static int cpus_of_mask(void) {
 }
 
 int heist__available_cpus(void) {
+#ifdef HEIST_SEEDED
+    if (heist__simulated()) return heist__sim_cpus();
+#endif
     int n = cpus_of_mask(), quota = quota_of_cgroup();
     if (quota && quota < n) n = quota;
     return n > 0 ? n : 1;

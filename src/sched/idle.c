@@ -1,9 +1,8 @@
 /* Searching, sleeping, and whom to wake.  The protocol and its proof: README.md. */
 #include "sched/sched.h"
 
-#include <sched.h>
-
 #include "arch/cpu.h"
+#include "base/sys.h"
 
 /* A sleeper that has tasks of others to watch looks this often. */
 #define SENTINEL_NS 500000
@@ -161,7 +160,7 @@ static bool spin(struct heist__worker *w) {
             }
         }
         /* Whoever is to bring the work may be waiting for this very core. */
-        sched_yield();
+        heist__sys_yield();
     } while (heist__clock_now(&(struct heist__clock){0}) < end);
     w->spin_ns /= 2;
     return false;

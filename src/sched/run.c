@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/sys.h"
 #include "sched/sched.h"
 #include "task/state.h"
 
@@ -287,8 +288,7 @@ int heist_loop_close(heist_loop *loop) {
     for (int found = HEIST__NOBODY; !a_cas_sc(&loop->running, &found, HEIST__CLOSES); found = HEIST__NOBODY) {
         if (a_load_sc(&loop->closed)) return 0;
         if (found != HEIST__CLOSES || self->loop == loop) return HEIST_ERUNNING;
-        const struct timespec moment = {0, 100000};
-        nanosleep(&moment, NULL);
+        heist__sys_sleep(100000);
     }
     struct heist__worker *outer = self->worker; /* in a callback of another loop, which waits for us */
     heist_task *task = self->task;

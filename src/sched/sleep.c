@@ -2,8 +2,8 @@
 #include <heist/loop.h>
 #include <heist/task.h>
 #include <math.h>
-#include <sched.h>
 
+#include "base/sys.h"
 #include "sched/suspend.h"
 
 static struct heist__clock real_clock; /* zero: not virtual */
@@ -59,7 +59,7 @@ int heist_yield(void) {
     int err = heist__wait_entry(self);
     if (err) return err;
     if (!self->task) {
-        sched_yield();
+        heist__sys_yield();
         return 0;
     }
     heist__give_way(self);

@@ -18,10 +18,10 @@
  * task still awaited it.  Should the await end right after, the cancel finds a done
  * future, says 0, and the bit is set again for the task's next suspending call. */
 #include <heist/future.h>
-#include <sched.h>
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/sys.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -82,7 +82,7 @@ void heist__cancel_deliver(heist_task *t) {
         if (!recorded) { /* ended meanwhile: the request is t's own again */
             heist_unref(f);
             give_back(t);
-            if (steps % 16 == 15) sched_yield(); /* its completer may be waiting for this core */
+            if (steps % 16 == 15) heist__sys_yield(); /* its completer may be waiting for this core */
             continue;
         }
         if (!task) {

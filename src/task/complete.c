@@ -19,11 +19,11 @@
  * Why no waiter is lost: add and publish both change the one word by compare-and-swap
  * or under its LOCK bit; an add either comes before DONE, and is walked, or sees DONE. */
 #include <heist/future.h>
-#include <sched.h>
 
 #include "arch/cpu.h"
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/sys.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -41,7 +41,7 @@ static void relax(unsigned *spins) {
     if (++*spins % 64)
         heist__cpu_relax();
     else
-        sched_yield(); /* the holder of the bit may have lost its core */
+        heist__sys_yield(); /* the holder of the bit may have lost its core */
 }
 
 /* The list's head (without tags) with LOCK taken, or DONE. */
