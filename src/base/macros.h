@@ -22,7 +22,7 @@
 
 #define HEIST_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 
-/* Which detectors watch this build. */
+/* Which detectors watch this build.  (tests/model takes the instrumentation of one, and not the detector.) */
 #if defined(__SANITIZE_ADDRESS__)
 #define HEIST_ASAN 1
 #elif defined(__has_feature)
@@ -30,7 +30,9 @@
 #define HEIST_ASAN 1
 #endif
 #endif
-#if defined(__SANITIZE_THREAD__)
+#if defined(HEIST_MODEL)
+#define HEIST_TSAN 0
+#elif defined(__SANITIZE_THREAD__)
 #define HEIST_TSAN 1
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)

@@ -20,6 +20,10 @@
 #include "base/macros.h"
 #include "conc/yield_point.h"
 
+#ifdef HEIST_MODEL
+#include "conc/atomic_model.h"
+#else
+
 #define a_load_rlx(p) (heist__yield_point(), atomic_load_explicit((p), memory_order_relaxed))
 #define a_load_acq(p) (heist__yield_point(), atomic_load_explicit((p), memory_order_acquire))
 #define a_load_sc(p) (heist__yield_point(), atomic_load_explicit((p), memory_order_seq_cst))
@@ -65,5 +69,7 @@
 #define a_cas_sc(p, expected, v)                                                                                       \
     (heist__yield_point(), atomic_compare_exchange_strong_explicit((p), (expected), (v), memory_order_seq_cst,        \
                                                                    memory_order_seq_cst))
+
+#endif
 
 #endif
