@@ -100,7 +100,9 @@ HEIST_API int heist_future_remove_done_callback(heist_future *f, heist_done_fn f
 
 /* Waits until f is done and gives its outcome as heist_future_result does.
  * Context: any.  Suspends: may; a done future is taken at once.  Cancelling a task that waits here cancels
- * f, and the call returns when f has ended.  Ownership: the caller holds a reference to f throughout.
+ * f, and the call returns when f has ended.  A task that has not begun may run within the call, on the
+ * caller's stack; await the newest first, where the order is free: it costs a third.
+ * Ownership: the caller holds a reference to f throughout.
  * Errors: the outcome's code; HEIST_ESELFAWAIT, HEIST_ENOTINCORO, -EINVAL, -ENOMEM. */
 HEIST_API int heist_await(heist_future *f, void **out);
 /* The same until an instant of heist_time(): then -ETIMEDOUT, and f goes on.  Cancelling the waiting task

@@ -17,7 +17,8 @@ HEIST_BEGIN_DECLS
 typedef struct heist_task_options {
     size_t size;
     unsigned flags;            /* HEIST_TASK_…; an unknown flag is -EINVAL */
-    size_t stack_bytes;        /* address space of the stack, 16 KiB to 8 MiB; 0: the runtime's default */
+    size_t stack_bytes;        /* address space of the stack, 16 KiB to 8 MiB; 0: the runtime's default, of which
+                                * three quarters are sure (heist_await) */
     const char *name;          /* copied; NULL: Task-N, unique in the process */
     heist_free_fn arg_free;    /* runs once on arg: after the body, or when it never runs */
     heist_free_fn result_free; /* runs once on a result that nobody took */
