@@ -9,6 +9,7 @@
 /* Not through base/alloc.h: it lives as long as the process, and belongs to no runtime. */
 static unsigned char pid_only[1] = {2};
 static pid_t parent;
+static unsigned char *wiped; /* the page, when the kernel wipes it */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 const volatile unsigned char *heist__fork_page;
 
@@ -17,6 +18,7 @@ static void make(void) {
     unsigned char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page != MAP_FAILED && madvise(page, 4096, MADV_WIPEONFORK) == 0) {
         *page = 1;
+        wiped = page;
         heist__fork_page = page;
         return;
     }
@@ -27,3 +29,10 @@ static void make(void) {
 int heist__fork_guard(void) { return -pthread_once(&once, make); }
 
 bool heist__forked_slow(void) { return *heist__fork_page == 0 || getpid() != parent; }
+
+#ifdef HEIST_SEEDED
+void heist__fork_adopt(void) {
+    parent = getpid();
+    if (wiped) *wiped = 1;
+}
+#endif

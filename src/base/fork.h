@@ -14,6 +14,11 @@ int heist__fork_guard(void);
 extern const volatile unsigned char *heist__fork_page; /* 1 in the parent, 0 in a child; NULL before the guard */
 bool heist__forked_slow(void);
 
+#ifdef HEIST_SEEDED
+/* In a child of a process that has no runtime: it may use the library as if it were the first. */
+void heist__fork_adopt(void);
+#endif
+
 static inline bool heist__forked(void) {
     const volatile unsigned char *page = heist__fork_page;
     return page && *page != 1 && heist__forked_slow();

@@ -116,6 +116,8 @@ uint64_t heist__sim_at(int thread) {
     return thread == HEIST__SIM_NOBODY ? running->start_points : running->thread[thread].points;
 }
 
+uint64_t heist__sim_steps(void) { return running->counts.steps; }
+
 uint64_t heist__sim_hash(void) { return running->counts.hash; }
 
 const char *heist__sim_place(const char *file) {
@@ -212,6 +214,15 @@ static HEIST_NORETURN HEIST_COLD void fail_with(struct heist__sim *s, int outcom
     describe(s, &out);
     heist__baton_pass(&s->controller);
     stand_still();
+}
+
+void heist__sim_snapshot(struct heist__sim_report *r) {
+    struct heist__sim *s = running;
+    if (!s) return;
+    r->counts = s->counts;
+    r->counts.now_ns -= START_NS;
+    struct text out = {r->text, sizeof(r->text)};
+    describe(s, &out);
 }
 
 void heist__sim_fail(int outcome, const char *format, ...) {
@@ -351,6 +362,7 @@ static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins)
         struct heist__choice c = {
             .current = current,
             .stays = stays,
+            .spins = spins,
             .may_jump = ahead(s) != NEVER,
             .enabled = enabled,
             .usual = stays ? current : after(from, enabled),
@@ -528,8 +540,8 @@ void heist__sim_unlocking(const void *mutex) {
 
 static uint32_t fault(struct thread *t, int kind, uint32_t limit) {
     struct heist__sim *s = t->sim;
+    t->points++; /* also where no faults are asked for: a plan counts the same points then */
     if (!s->spec.strategy->fault) return 0;
-    t->points++;
     uint32_t value = s->spec.strategy->fault(s->spec.strategy->self, kind, limit);
     if (!value) return 0;
     if (value > limit) value = limit;
@@ -599,7 +611,6 @@ HEIST_NOINLINE int heist__sim_call(const char *call, int fd) {
     heist__sim_step(call, 0);
     if (strcmp(call, "epoll_wait") != 0) s->generation++;
     if (strcmp(call, "socket") == 0 && (fd == AF_INET || fd == AF_INET6)) s->inet = true;
-    if (!s->spec.strategy->fault) return 0;
     if (strcmp(call, "pthread_create") == 0) return fault(t, HEIST__FAULT_THREAD, 1) ? -EAGAIN : 0;
     if (strcmp(call, "mprotect") == 0) return fault(t, HEIST__FAULT_MAPPING, 1) ? -ENOMEM : 0;
     if (is_one_of(call, makes) && fault(t, HEIST__FAULT_DESCRIPTOR, 1)) {

@@ -86,6 +86,7 @@ struct heist__sim_report {
 struct heist__choice {
     int current;      /* who is at a point, HEIST__SIM_NOBODY at the start */
     bool stays;       /* it can go on: anything else is a preemption */
+    bool spins;       /* it could go on, but looks in vain */
     bool may_jump;    /* a deadline lies ahead */
     uint64_t enabled; /* who can go on, one bit for each; never empty */
     int usual;        /* the answer of a run that nobody disturbs */
@@ -130,8 +131,14 @@ int heist__sim_run(struct heist__sim *sim, const struct heist__sim_spec *spec, s
 /* By a simulated thread: the program's own law is broken.  Does not return.  On another thread: aborts. */
 HEIST_NORETURN void heist__sim_fail(int outcome, const char *format, ...) HEIST_PRINTF(2, 3);
 
+/* Counts and text as they are now; by the thread that has the turn, also in a signal handler of a crash. */
+void heist__sim_snapshot(struct heist__sim_report *report);
+
 /* The number of the calling thread's next decision, for strategies. */
 uint64_t heist__sim_at(int thread);
+
+/* Points passed so far. */
+uint64_t heist__sim_steps(void);
 
 /* Of the run so far: equal where two runs have taken the same course. */
 uint64_t heist__sim_hash(void);
