@@ -9,6 +9,7 @@
  *
  * The first two want luck, so there are many short rounds; the third happened each time. */
 #include "regress/workers.h"
+#include "support/pace.h"
 
 #include <sched.h>
 
@@ -41,7 +42,7 @@ static void *submit_until_refused(void *arg) {
 static void close_beside_refused_submissions_returns(void **state) {
     (void)state;
     for (EACH_WORKER_COUNT(workers)) {
-        for (int round = 0; round < RACES; round++) {
+        for (struct pace pace = pace_of(RACES, 3, 3); pace_goes_on(&pace);) {
             struct race race = {.rt = regress_runtime(workers)};
             pthread_t threads[SUBMITTERS];
             for (int i = 0; i < SUBMITTERS; i++) threads[i] = harness_thread(submit_until_refused, &race);
@@ -67,7 +68,7 @@ static int sleep_long(void *arg, void **out) {
 static void tasks_that_end_together_let_the_close_return(void **state) {
     (void)state;
     for (EACH_WORKER_COUNT(workers)) {
-        for (int round = 0; round < RACES; round++) {
+        for (struct pace pace = pace_of(RACES, 3, 3); pace_goes_on(&pace);) {
             heist_runtime *rt = regress_runtime(workers);
             _Atomic(int) started = 0;
             for (int i = 0; i < workers; i++)

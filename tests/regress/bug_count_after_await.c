@@ -5,6 +5,7 @@
  * could be refused although nothing lived.  The window is a few instructions wide: many
  * quick rounds, from a thread outside, which runs beside the worker that ends the task. */
 #include "regress/workers.h"
+#include "support/pace.h"
 
 #define ROUNDS 3000
 
@@ -23,7 +24,7 @@ static void task_that_was_awaited_counts_no_more(void **state) {
         opts.workers = workers;
         opts.max_tasks = 1;
         assert_int_equal(heist_runtime_new(&opts, &rt), 0);
-        for (int i = 0; i < ROUNDS; i++) {
+        for (struct pace pace = pace_of(ROUNDS, 10, 3); pace_goes_on(&pace);) {
             heist_task *task = NULL;
             int err = heist_runtime_run_coroutine(rt, nothing, NULL, NULL, &task);
             if (err == -EAGAIN) refused++;

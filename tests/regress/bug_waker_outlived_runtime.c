@@ -9,6 +9,7 @@
  * a worker of another runtime complete it, and ends the runtime as soon as the task has
  * ended.  The detectors of the sanitizer builds see what plain builds mostly survive. */
 #include "regress/workers.h"
+#include "support/pace.h"
 
 #include <sched.h>
 
@@ -73,8 +74,8 @@ static void wake_from_outside(int workers, bool from_task, bool pinned, heist_ru
 static void play(bool from_task) {
     for (EACH_WORKER_COUNT(workers)) {
         heist_runtime *other = regress_runtime(workers);
-        int rounds = workers == 8 ? ROUNDS / 4 : ROUNDS;
-        for (int i = 0; i < rounds; i++) wake_from_outside(workers, from_task, i % 2, other);
+        struct pace pace = pace_of(workers == 8 ? ROUNDS / 4 : ROUNDS, 4, 3);
+        while (pace_goes_on(&pace)) wake_from_outside(workers, from_task, pace.played % 2, other);
         harness_runtime_end(other);
     }
 }

@@ -9,6 +9,7 @@
  * over; a few turns of an empty loop, another number each time, move them against each
  * other. */
 #include "regress/workers.h"
+#include "support/pace.h"
 
 #include <sched.h>
 
@@ -17,6 +18,7 @@ enum { ROUNDS = 3000 };
 struct meeting {
     heist_future *futures[ROUNDS];
     _Atomic(int) waits, completes;
+    _Atomic(bool) over; /* the waiting side has played its last round */
     int wrong, failed;
 };
 
@@ -36,6 +38,7 @@ static void *complete(void *arg) {
     struct meeting *meeting = arg;
     for (int i = 0; i < ROUNDS; i++) {
         meet(&meeting->completes, &meeting->waits, i + 1);
+        if (meeting->over) break;
         idle(i * 7 % 150);
         if (heist_future_set_result(meeting->futures[i], meeting, NULL) < 0) meeting->failed++;
     }
@@ -43,7 +46,8 @@ static void *complete(void *arg) {
 }
 
 static void wait_for_all(struct meeting *meeting) {
-    for (int i = 0; i < ROUNDS; i++) {
+    struct pace pace = pace_of(ROUNDS, 10, 2);
+    for (int i = 0; pace_goes_on(&pace); i++) {
         void *out = NULL;
         meet(&meeting->waits, &meeting->completes, i + 1);
         idle(i * 13 % 150);
@@ -51,6 +55,8 @@ static void wait_for_all(struct meeting *meeting) {
                         : heist_await_until(meeting->futures[i], heist_time() + 60, &out);
         if (err != 0 || out != meeting) meeting->wrong++;
     }
+    meeting->over = true;
+    meeting->waits = ROUNDS + 1;
 }
 
 static int wait_in_task(void *arg, void **out) {
@@ -63,6 +69,7 @@ static struct meeting meeting;
 
 static void prepare(void) {
     meeting.waits = meeting.completes = 0;
+    meeting.over = false;
     meeting.wrong = meeting.failed = 0;
     for (int i = 0; i < ROUNDS; i++) assert_int_equal(heist_future_new(NULL, &meeting.futures[i]), 0);
 }

@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "conc/atomic.h"
 #include "crew.h"
+#include "support/pace.h"
 
 static int64_t now_ns(void) {
     struct timespec ts;
@@ -65,7 +66,8 @@ struct side {
     _Atomic(int) turn; /* how many times it was this side's turn; written by the other */
     long *counter;     /* plain, guarded by the turns */
     int64_t spin_ns;
-    int rounds, failed;
+    _Atomic(int) *rounds; /* lowered by the side that begins, when there is no time for more */
+    int failed;
     bool begins, times_out;
 };
 
@@ -82,18 +84,22 @@ static void play(void *self) {
     s->parker = heist__parker_get();
     heist__parker_prepare(s->parker);
     pthread_barrier_wait(s->ready);
+    struct pace pace = pace_of(a_load_acq(s->rounds), 10, 2);
     if (s->begins) hand_over(s);
-    for (int round = 1; round <= s->rounds; round++) {
+    for (int round = 1; round <= a_load_acq(s->rounds); round++) {
         while (a_load_acq(&s->turn) < round) {
             int64_t deadline = s->times_out ? now_ns() + 1 : INT64_MAX;
             int rc = heist__parker_park(s->parker, deadline, s->spin_ns);
             if (rc != 0 && !(s->times_out && rc == -ETIMEDOUT)) s->failed++;
         }
-        if (!s->begins || round < s->rounds) hand_over(s);
+        /* Told before the turn is handed over: the next round is the last. */
+        if (s->begins && round + 1 < a_load_acq(s->rounds) && !pace_goes_on(&pace)) a_store_rel(s->rounds, round + 1);
+        if (!s->begins || round < a_load_acq(s->rounds)) hand_over(s);
     }
 }
 
-static void run_sides(int rounds, int64_t spin_ns, bool times_out) {
+static void run_sides(int most, int64_t spin_ns, bool times_out) {
+    _Atomic(int) rounds = most;
     pthread_barrier_t ready;
     assert_int_equal(pthread_barrier_init(&ready, NULL, 2), 0);
     long counter = 0;
@@ -104,7 +110,7 @@ static void run_sides(int rounds, int64_t spin_ns, bool times_out) {
         s[i].other = &s[1 - i];
         s[i].ready = &ready;
         s[i].counter = &counter;
-        s[i].rounds = rounds;
+        s[i].rounds = &rounds;
         s[i].spin_ns = spin_ns;
         s[i].times_out = times_out;
         m[i] = (struct crew_member){.body = play, .self = &s[i]};
@@ -112,7 +118,7 @@ static void run_sides(int rounds, int64_t spin_ns, bool times_out) {
     crew_start(&c, m, 2);
     crew_join(&c);
     assert_int_equal(s[0].failed + s[1].failed, 0);
-    assert_int_equal(counter, 2L * rounds);
+    assert_int_equal(counter, 2L * a_load_acq(&rounds));
     pthread_barrier_destroy(&ready);
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "coro/coro.h"
+#include "support/pace.h"
 
 static struct heist__stack_cache cache;
 static struct heist__host host;
@@ -208,11 +209,21 @@ static HEIST_NOINLINE void note_thread(struct job *j) {
     j->b = (long)(uintptr_t)&local;
 }
 
+struct turn {
+    struct pace pace; /* each turn is a hand-over between threads */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    int whose;
+    bool over;
+    struct job job;
+};
+
 static void walk_about(void *payload) {
     struct job *j = payload;
     char kept[512];
     memset(kept, 0x33, sizeof kept);
-    for (int i = 0; i < 1000; i++) {
+    struct turn *t = heist_container_of(j, struct turn, job);
+    while (pace_goes_on(&t->pace)) {
         note_thread(j);
         j = heist__coro_leave(j->host, j->coro, j);
         for (size_t n = 0; n < sizeof kept; n++)
@@ -220,14 +231,6 @@ static void walk_about(void *payload) {
     }
     heist__coro_exit(j->host, j->coro, NULL);
 }
-
-struct turn {
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    int whose;
-    bool over;
-    struct job job;
-};
 
 static void take_turns(struct turn *t, int me) {
     struct heist__host mine;
@@ -255,11 +258,12 @@ static void a_coroutine_resumes_on_another_thread(void **state) {
     (void)state;
     static struct turn t = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
     pthread_t other;
+    t.pace = pace_of(1000, 10, 3);
     make(&t.job, 65536, walk_about);
     assert_int_equal(pthread_create(&other, NULL, second_thread, &t), 0);
     take_turns(&t, 0);
     pthread_join(other, NULL);
-    assert_int_equal(t.job.a, 999);
+    assert_int_equal(t.job.a, t.pace.played - 1);
     assert_true(t.job.coro->exited);
     end(&t.job);
 }
