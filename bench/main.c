@@ -24,6 +24,7 @@ static const struct bench_workload workloads[] = {
     {"timer_churn", 5000000, bench_timer_churn},
     {"foreign_submit", 1000000, bench_foreign_submit},
     {"foreign_roundtrip", 100000, bench_foreign_roundtrip},
+    {"blocked", 5, bench_blocked},
     {"echo", 18400, bench_echo},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };

@@ -10,7 +10,7 @@
 
 all_rivals="go tokio tokio-ct libuv boost_fiber boost_asio tbb asyncio uvloop nginx"
 all_baselines="raw_c raw_epoll" # floors, not rivals
-all_workloads="yield spawn_join spawn_many fib skynet pingpong ring sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex echo http_hello"
+all_workloads="yield spawn_join spawn_many fib skynet pingpong ring sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked echo http_hello"
 
 say() { echo "bench: $*" >&2; }
 has_word() { [[ " $2 " == *" $1 "* ]]; } # WORD LIST
@@ -61,7 +61,7 @@ build_peer() {
     raw_c) compile raw_c-bench raw_c/bench.c "${c[@]}" ;;
     raw_epoll) compile raw_epoll-bench epoll/epoll.c "${c[@]}" ;;
     go) (cd "$peers_src/go" && GOFLAGS=-mod=mod GOPROXY=off GOCACHE="$peers_build/go-cache" go build -buildvcs=false -o "$peers_build/go-bench" .) ;;
-    tokio | tokio-ct) [[ $peers_build/tokio-bench -nt $peers_src/tokio/src/main.rs ]] || build_tokio ;;
+    tokio | tokio-ct) [[ $peers_build/tokio-bench -nt $peers_src/tokio/src/main.rs && $peers_build/tokio-bench -nt $peers_src/tokio/src/blocked.rs ]] || build_tokio ;;
     libuv) libs=(-luv -lpthread); compile libuv-bench libuv/bench.c "${c[@]}" ;;
     boost_fiber) libs=(-lboost_fiber -lboost_context -lpthread); compile boost_fiber-bench boost_fiber/bench.cpp "${cxx[@]}" -std=c++17 ;;
     boost_asio) compile boost_asio-bench boost_asio/bench.cpp "${cxx[@]}" -std=c++20 ;;
@@ -112,7 +112,9 @@ command_of() { # sets the array cmd
 workers_of() { # the worker counts of a peer and workload
   case $1:$2 in
     heist*:yield | heist*:timer_churn) echo 1 ;;
+    heist*:blocked | go:blocked | tokio:blocked) echo 1 2 8 ;;
     heist*) echo 1 2 ;;
+    *:blocked) ;;
     *:sleepers.callback) ;;
     raw_epoll:echo | raw_epoll:http_hello) echo 1 2 ;;
     raw_epoll:*) ;;

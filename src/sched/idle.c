@@ -78,23 +78,31 @@ static uint32_t next_random(struct heist__worker *w) {
     return w->random = x;
 }
 
-/* Takes from one victim: one task of its stack (the oldest: the root of most work), or up to half of its
- * queue, and of a stack that is long up to 16.  What the victim is about to run itself is left to it, unless
- * it is stuck. */
-static bool steal_from(struct heist__worker *w, struct heist__worker *v, bool stuck) {
+/* What a thief takes from one victim. */
+enum share {
+    SURPLUS, /* what the victim is about to run itself is left to it */
+    SHARE,   /* the same share, of everything that waits */
+    HALF,    /* of both deques */
+    ALL,     /* each of its tasks is late already */
+};
+
+/* Of its stack one task (the oldest: the root of most work), and of one that is long up to 16; or up to half of
+ * its queue.  From one that is stuck more, and of both.  A batch at most; more is there for the next thief. */
+static bool steal_from(struct heist__worker *w, struct heist__worker *v, enum share share) {
     unsigned got = 0;
-    for (int q = 0; q < 2 && !got; q++) {
+    for (int q = 0; q < 2 && (share >= HALF || !got); q++) {
         struct heist__deque *d = q ? &v->queue : &v->stack;
         size_t size = heist__deque_size(d);
-        if (size <= (stuck ? 0 : q ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE)) continue;
-        size_t want = q ? (size + 1) / 2 : size >= 64 ? 16 : 1;
+        if (size <= (share != SURPLUS ? 0 : q ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE)) continue;
+        size_t want = share == ALL ? size : q || share == HALF ? (size + 1) / 2 : size >= 64 ? 16 : 1;
+        unsigned before = got;
         if (want > 32) want = 32;
-        while (got < want) {
+        while (got - before < want) {
             void *t;
             int r = heist__deque_steal(d, &t);
             if (r < 0) {
                 heist__cpu_relax();
-                if (got) break;
+                if (got > before) break;
                 continue;
             }
             if (!r) break;
@@ -115,7 +123,7 @@ static bool steal(struct heist__worker *w) {
     int n = rt->workers, start = (int)(next_random(w) % (unsigned)n);
     for (int i = 0; i < n; i++) {
         struct heist__worker *v = rt->worker[(start + i) % n];
-        if (v != w && steal_from(w, v, false)) return true;
+        if (v != w && steal_from(w, v, SURPLUS)) return true;
     }
     return false;
 }
@@ -211,37 +219,88 @@ static bool advance_virtual_time(struct heist__worker *w) {
     return moved;
 }
 
-/* The sentinel's look at the workers that run: one that has not moved since the last look is stuck in a
- * task or callback, and what it cannot serve is served here. */
-static bool help_stuck(struct heist__worker *w) {
+/* ---- those that are stuck ---- */
+
+/* A worker that stood still for so long is stuck in a task or callback. */
+#define STUCK_NS 400000
+/* How often a worker that runs looks at the others, when no sentinel does. */
+#define LOOK_NS 250000
+/* From then on it takes all that such a worker has.  Before, half: steps of half a millisecond may be usual, and
+ * two workers should not take everything from each other by turns. */
+#define STUCK_LONG_NS 1000000
+
+/* How long v has not moved, by what all those who look saw; 0 when it has, or sleeps.  Two may look at once: then
+ * one of them may take an old value for a new one, and the next look begins afresh. */
+static int64_t stood_still(struct heist__worker *v, int64_t now) {
+    uint64_t moved = a_load_rlx(&v->tick) + a_load_rlx(&v->turns); /* rlx, as all here: a heuristic */
+    if (a_load_rlx(&v->seen) != moved || a_load_rlx(&v->loop->sleeping) == HEIST__ASLEEP) {
+        a_store_rlx(&v->seen, moved);
+        a_store_rlx(&v->seen_since, now);
+        return 0;
+    }
+    int64_t stood = now - a_load_rlx(&v->seen_since);
+    return stood >= STUCK_NS ? stood : 0;
+}
+
+/* A look at the workers that run: what one that is stuck cannot serve is served here.  True: there is work. */
+static bool help_stuck(struct heist__worker *w, bool runs) {
     heist_runtime *rt = w->rt;
     bool helped = false;
+    int64_t now = heist__clock_now(&(struct heist__clock){0}), next = INT64_MAX;
     w->polling = true;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (v == w) continue;
-        uint64_t now = a_load_rlx(&v->tick) + a_load_rlx(&v->turns); /* rlx: a heuristic */
-        bool stood = w->seen[i] == now;
-        w->seen[i] = now;
-        if (a_load_rlx(&v->loop->sleeping) == HEIST__ASLEEP) continue;
+        int64_t stood = stood_still(v, now);
         if (!stood) { /* it runs, but has had more than it can do for a while */
-            if (heist__deque_size(&v->queue) > 1) helped |= steal_from(w, v, true);
+            if (!runs && heist__deque_size(&v->queue) > 1 && a_load_rlx(&v->loop->sleeping) != HEIST__ASLEEP)
+                helped |= steal_from(w, v, SHARE);
             continue;
         }
-        helped |= steal_from(w, v, true);
+        a_store_rlx(&rt->stuck_seen_ns, now); /* rlx: how often to look */
+        helped |= steal_from(w, v, runs && stood < STUCK_LONG_NS ? HALF : ALL);
         helped |= heist__loop_rescue(v->loop);
+        int64_t deadline = heist__loop_next_deadline(v->loop);
+        if (deadline < next) next = deadline;
     }
     w->polling = false;
+    w->next_rescue_ns = next;
     return helped;
+}
+
+/* Steps between two readings of the clock for the others' sake. */
+#define LOOK_STEPS 8
+
+bool heist__time_to_look(struct heist__worker *w, unsigned ran) {
+    heist_runtime *rt = w->rt;
+    if (w->alone || a_load_rlx(&rt->sentinels)) return false; /* rlx: a heuristic, as all of this */
+    w->since_look += ran;
+    if (w->since_look < LOOK_STEPS) return false;
+    w->since_look = 0;
+    return heist__clock_now(&(struct heist__clock){0}) >= w->next_look_ns;
 }
 
 void heist__look_after_others(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
-    if (w->alone || rt->clock.virtual_time || a_load_rlx(&rt->sentinels)) return; /* rlx: a heuristic, as all of this */
+    if (w->alone || rt->clock.virtual_time || a_load_rlx(&rt->sentinels)) return; /* rlx: as above */
     int64_t now = heist__clock_now(&(struct heist__clock){0});
     if (now < w->next_look_ns) return;
-    w->next_look_ns = now + SENTINEL_NS;
-    help_stuck(w);
+    w->next_look_ns = now + LOOK_NS;
+    help_stuck(w, true);
+}
+
+/* How long until a sentinel's next look. */
+static int64_t look_period(struct heist__worker *w, int64_t now) {
+    heist_runtime *rt = w->rt;
+    if (now - a_load_rlx(&rt->stuck_seen_ns) < 2 * SENTINEL_BUSY_NS) { /* rlx: as above; somebody is stuck */
+        int64_t until = w->next_rescue_ns - now; /* what is due already was not to be had, and waits for the look */
+        return until > 0 && until < SENTINEL_NS ? until : SENTINEL_NS;
+    }
+    if (w->quiet) return (int64_t)SENTINEL_NS << w->lingers;
+    /* A task that was just made, and left to the worker that made it. */
+    for (int i = 0; i < rt->workers; i++)
+        if (heist__deque_size(&rt->worker[i]->stack)) return SENTINEL_NS;
+    return SENTINEL_BUSY_NS;
 }
 
 /* Stacks that nobody used for so long go back to the kernel, when there are more than a few. */
@@ -266,7 +325,7 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
     } while (!a_cas_sc(&rt->sentinels, &n, n + 1));
     *sentinel = true;
     w->gave_role = false;
-    int64_t period = w->quiet ? (int64_t)SENTINEL_NS << w->lingers : SENTINEL_BUSY_NS;
+    int64_t period = look_period(w, now);
     if (all_asleep) w->lingers++;
     return timeout < 0 || timeout > period ? period : timeout;
 }
@@ -313,7 +372,7 @@ static bool sleep_once(struct heist__worker *w) {
         a_sub_sc(&rt->sentinels, 1);
         w->gave_role = true; /* until it is taken again, or handed over */
         w->quiet = was == HEIST__ASLEEP && !events;
-        idle = was == HEIST__ASLEEP && !events && !help_stuck(w) &&
+        idle = was == HEIST__ASLEEP && !events && !help_stuck(w, false) &&
                heist__loop_next_deadline(loop) > heist__clock_now(loop->clock);
     }
     if (!idle && was != HEIST__TO_WATCH && !w->alone && (timeout || w->gave_role) &&

@@ -77,7 +77,6 @@ static void worker_destroy(struct heist__worker *w) {
     if (!w) return;
     heist__deque_destroy(&w->stack);
     heist__deque_destroy(&w->queue);
-    heist__free(w->seen);
     heist__free(w);
 }
 
@@ -89,9 +88,7 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
     w->index = index;
     w->alone = rt->workers == 1;
     w->random = 2463534242u + (uint32_t)index * 2654435761u;
-    w->seen = heist__zalloc((size_t)rt->workers * sizeof(*w->seen));
-    int err = w->seen ? 0 : -ENOMEM;
-    if (!err) err = heist__deque_init(&w->stack, 8);
+    int err = heist__deque_init(&w->stack, 8);
     if (!err) err = heist__deque_init(&w->queue, 8);
     if (!err) err = heist__loop_create(rt, w, &rt->clock, &rt->sleepers, &w->loop);
     if (err) {

@@ -48,12 +48,13 @@ struct heist__worker {
     bool acked;      /* has seen that the runtime closes */
     int64_t spin_ns; /* how long a look before sleep may last; adapts */
     uint32_t random;
-    uint64_t *seen;    /* the sentinel's last look at the others' ticks and turns */
     unsigned lingers;  /* looks of the sentinel since everybody fell asleep */
     bool quiet;        /* its last sleep as a sentinel ended by itself */
     bool gave_role;    /* it was a sentinel, and nobody has taken its place yet */
     bool trimming;     /* idle stacks go back to the kernel, some at each time-out */
+    unsigned since_look;      /* steps since the clock was read for that */
     int64_t next_look_ns;     /* when a worker that runs looks after the others */
+    int64_t next_rescue_ns;   /* the next deadline of those that were stuck at its last look */
     _Atomic(int) *until;      /* what ends run_until_complete */
     _Atomic(int) settled;     /* virtual time: asleep, and nothing to do; read by the one that moves the clock */
 
@@ -62,6 +63,10 @@ struct heist__worker {
     _Atomic(uint64_t) turns;                                 /* of its loop */
     _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
     _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
+
+    /* shared: by those who look whether it is stuck */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) seen; /* tick and turns at the last look */
+    _Atomic(int64_t) seen_since;                             /* when they were first seen so */
 
     /* last in first out: fresh tasks, and those woken by the task that runs */
     struct heist__deque stack;
@@ -92,6 +97,7 @@ struct heist_runtime {
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) sleepers;
     _Atomic(int) searching;
     _Atomic(int) sentinels; /* sleepers that look after the others now and then */
+    _Atomic(int64_t) stuck_seen_ns; /* when a look found somebody stuck; 0: never */
 
     /* closing, see shutdown.c */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) closing;
@@ -128,7 +134,8 @@ void heist__wake_searcher(heist_runtime *rt, int preferred);
 bool heist__search(struct heist__worker *w);
 /* Sleeps until something may have come. */
 void heist__sleep(struct heist__worker *w);
-/* Now and then, by a worker that runs, when no sentinel does. */
+/* Now and then, by a worker that runs, when no sentinel does; and whether a turn ought to end for it. */
+bool heist__time_to_look(struct heist__worker *w, unsigned ran);
 void heist__look_after_others(struct heist__worker *w);
 /* After work was found: hands the search on. */
 void heist__search_ended(struct heist__worker *w);

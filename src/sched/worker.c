@@ -70,7 +70,9 @@ static unsigned run_tasks(struct heist__worker *w) {
         round = run_queue(w);
         if (!heist__deque_empty(&w->stack)) round += run_stack(w, timed);
         ran += round;
-    } while (round && ran < HEIST__TURN_STEPS && !timed);
+        /* Steps may be long: whoever came from outside does not wait for 64 of them. */
+    } while (round && ran < HEIST__TURN_STEPS && !timed && heist__mpsc_empty(&w->rt->inject) &&
+             heist__mpsc_empty(&loop->inbox) && !heist__time_to_look(w, round));
     loop->since_poll += timed && ran ? HEIST__TURN_STEPS : ran;
     return ran;
 }
@@ -136,12 +138,8 @@ void heist__worker_leave(struct heist__worker *w) {
     a_store_rel(&w->loop->running, HEIST__NOBODY); /* rel: last, for another thread may run the loop from here on */
 }
 
-/* Turns between two looks at the clock for the others' sake. */
-#define LOOK_TURNS 32
-
 void heist__worker_run(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
-    unsigned turns = 0;
     for (;;) {
         bool ran = heist__worker_turn(w, 0);
         if (heist_unlikely(w->loop->fatal)) { /* ends heist_run; a runtime on its own threads goes on */
@@ -154,7 +152,7 @@ void heist__worker_run(struct heist__worker *w) {
         if (heist_unlikely(a_load_rlx(&rt->closing)) && heist__closing_turn(w)) return; /* rlx: looked at each turn */
         if (!ran && !heist__search(w))
             heist__sleep(w);
-        else if (++turns % LOOK_TURNS == 0)
+        else
             heist__look_after_others(w);
     }
 }
