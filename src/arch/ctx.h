@@ -17,6 +17,7 @@
 #define HEIST_ARCH_CTX_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Bytes that heist__ctx_init writes below stack_top. */
 #if defined(__x86_64__)
@@ -39,6 +40,39 @@ HEIST__CTX_HIDDEN void *heist__ctx_switch(void **save, void *to, void *payload);
  * entry(payload) there.  entry never returns.  stack_top is aligned to 16 bytes;
  * the frame lies just below it. */
 HEIST__CTX_HIDDEN void *heist__ctx_init(void *stack_top, void (*entry)(void *payload));
+
+/* The control words of the floating-point unit, packed: now, and those of a saved context. */
+static inline uint64_t heist__ctx_fp(void) {
+#if defined(__x86_64__)
+    uint32_t mxcsr;
+    uint16_t x87cw;
+    __asm__ volatile("stmxcsr %0\n\tfnstcw %1" : "=m"(mxcsr), "=m"(x87cw));
+    return (uint64_t)(mxcsr & 0xffc0) << 16 | x87cw; /* without the flags of past operations */
+#else
+    uint64_t fpcr;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+    return fpcr;
+#endif
+}
+
+static inline uint64_t heist__ctx_fp_of(const void *saved) {
+#if defined(__x86_64__)
+    const uint32_t *words = saved; /* the foot of the frame */
+    return (uint64_t)(words[0] & 0xffc0) << 16 | (words[2] & 0xffff);
+#else
+    return *(const uint64_t *)saved;
+#endif
+}
+
+static inline void heist__ctx_set_fp(uint64_t fp) {
+#if defined(__x86_64__)
+    uint32_t mxcsr = (uint32_t)(fp >> 16);
+    uint16_t x87cw = (uint16_t)fp;
+    __asm__ volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(x87cw));
+#else
+    __asm__ volatile("msr fpcr, %0" : : "r"(fp));
+#endif
+}
 
 /* Where a first frame starts: no function to call, an address to jump to. */
 HEIST__CTX_HIDDEN extern const char heist__ctx_entry[];

@@ -28,6 +28,12 @@ static void make(void) {
 
 int heist__fork_guard(void) { return -pthread_once(&once, make); }
 
+void heist__forked_end(void) {
+    static const char text[] = "heist: a body or callback returned in a forked child; the child ends\n";
+    ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
+    _exit(n < 0 ? 2 : 1);
+}
+
 bool heist__forked_slow(void) { return *heist__fork_page == 0 || getpid() != parent; }
 
 #ifdef HEIST_SEEDED

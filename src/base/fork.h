@@ -19,6 +19,9 @@ bool heist__forked_slow(void);
 void heist__fork_adopt(void);
 #endif
 
+/* Ends a child in which a body or callback has come back to the loop that is its parent's. */
+_Noreturn void heist__forked_end(void);
+
 static inline bool heist__forked(void) {
     const volatile unsigned char *page = heist__fork_page;
     return page && *page != 1 && heist__forked_slow();

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "base/sys.h"
 #include "conc/self.h"
 #include "sched/suspend.h"
@@ -29,6 +30,7 @@ static void withdraw(struct heist__wait *w) {
 
 int heist__fd_entry(void) {
     struct heist__self *self = heist__self();
+    if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
     return self->task ? heist__wait_entry(self) : HEIST_ENOTINCORO;
 }
 

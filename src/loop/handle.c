@@ -20,7 +20,7 @@ heist_handle *heist_handle_ref(heist_handle *h) {
 }
 
 void heist_handle_unref(heist_handle *h) {
-    if (!h) return;
+    if (!h || heist__forked()) return; /* a child's copy is the parent's */
     /* acq: pairs with the release of other unrefs; alone, no locked operation is needed */
     if (a_load_acq(&h->refs) != 1 && a_sub_ar(&h->refs, 1) != 1) return;
     heist__slab_put(heist__self(), h->timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE, h);
@@ -160,6 +160,7 @@ int heist_loop_call_at(heist_loop *loop, double when, heist_callback_fn fn, void
 
 int heist_handle_cancel(heist_handle *h) {
     if (!h) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     uint8_t scheduled = HEIST__HANDLE_SCHEDULED;
     if (!h->timed) {
         if (!a_cas_ar(&h->state, &scheduled, HEIST__HANDLE_CANCELLED)) return 0; /* ar: one of run and cancel */

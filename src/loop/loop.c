@@ -303,6 +303,7 @@ size_t heist__loop_run_ready(heist_loop *loop) {
         struct heist__job *job = heist__jobs_pop(&loop->ready);
         ran++;
         job->klass->run(job, loop);
+        if (heist_unlikely(heist__forked())) heist__forked_end(); /* a callback forked and returned */
     }
     if (ran) {
         loop->since_poll += (unsigned)ran;

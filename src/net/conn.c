@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "base/sys.h"
 #include "io/fd.h"
 #include "loop/clock.h"
@@ -31,6 +32,7 @@ int heist__conn_new(int fd, heist_conn **out) {
 
 int heist_conn_open(int fd, heist_conn **out) {
     if (!out) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     struct stat st;
     if (fstat(fd, &st)) return -errno;
     int flags = fcntl(fd, F_GETFL);
@@ -49,7 +51,7 @@ int heist_conn_open(int fd, heist_conn **out) {
 }
 
 void heist_conn_close(heist_conn *c) {
-    if (c) heist__reg_close(c->reg);
+    if (c && !heist__forked()) heist__reg_close(c->reg); /* a child's copy is the parent's */
 }
 
 static ptrdiff_t read_some(heist_conn *c, void *buf, size_t size, int64_t until) {
@@ -142,6 +144,7 @@ int heist_conn_write(heist_conn *c, const void *buf, size_t size, double deadlin
 
 int heist_conn_shutdown(heist_conn *c) {
     if (!c) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED; /* it would end the parent's stream */
     return shutdown(c->fd, SHUT_WR) ? -errno : 0;
 }
 

@@ -71,7 +71,7 @@ int heist_listener_addr(heist_listener *l, heist_addr *out) {
 }
 
 void heist_listener_close(heist_listener *l) {
-    if (l) heist__reg_close(l->reg);
+    if (l && !heist__forked()) heist__reg_close(l->reg); /* a child's copy is the parent's */
 }
 
 static int wrap(int fd, bool inet, heist_conn **out) {

@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "arch/cpu.h"
+#include "base/fork.h"
 #include "base/sys.h"
 #include "sched/suspend.h"
 #include "task/state.h"
@@ -73,6 +74,7 @@ int heist_await(heist_future *f, void **out) {
     if (heist_unlikely(!f)) return -EINVAL;
     struct heist__self *self = heist__self();
     heist_task *t = self->task;
+    if (heist_unlikely(heist__forked())) return HEIST_EFORKED; /* before the plain wait, which asks nobody */
     if (heist_unlikely(f == t)) return HEIST_ESELFAWAIT;
     bool done = heist__future_is_done(f);
     if (heist_unlikely(!t || done)) {

@@ -168,6 +168,7 @@ static void until_done(struct heist__waiter *waiter, heist_future *f) {
 
 int heist_loop_run_until_complete(heist_loop *loop, heist_future *f, void **out) {
     if (!loop || !f) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     struct until *u = heist__alloc(sizeof(*u));
     if (!u) return -ENOMEM;
     int err = enter(loop);
@@ -192,6 +193,7 @@ int heist_loop_run_until_complete(heist_loop *loop, heist_future *f, void **out)
 int heist_loop_run_coroutine(heist_loop *loop, heist_coro_fn fn, void *arg, const heist_task_options *opts,
                              void **out) {
     if (!loop || !fn) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     if (heist__self()->loop == loop) return HEIST_ERUNNING; /* before a task is made that nobody would run */
     if (heist__self()->worker) return HEIST_EOTHERRUNNING;
     heist_task *t;

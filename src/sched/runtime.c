@@ -301,6 +301,7 @@ static int run_main_body(void *arg, void **out) {
 
 int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opts, void **out) {
     if (!main_fn) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     struct heist__self *self = heist__self();
     if (self->worker) return HEIST_EOTHERRUNNING;
     if (!heist__options_ok(opts, sizeof(*opts))) return -EINVAL;

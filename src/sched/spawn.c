@@ -180,8 +180,8 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
 int heist_create_task_at(const char *file, int line, heist_coro_fn fn, void *arg, const heist_task_options *opts,
                          heist_task **out) {
     struct heist__worker *w = heist__self()->worker;
-    if (heist_unlikely(!w)) return HEIST_ENOLOOP;
     if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
+    if (heist_unlikely(!w)) return HEIST_ENOLOOP;
     return heist__spawn(w->rt, w->loop, file, line, fn, arg, opts, out);
 }
 
@@ -209,16 +209,10 @@ heist_task *heist_current_task(void) { return heist__self()->task; }
 
 #define LEFT_FOR_GOOD ((void *)1)
 
-static HEIST_COLD void end_forked_child(void) {
-    static const char text[] = "heist: a task body returned in a forked child; the child ends\n";
-    ssize_t n = write(STDERR_FILENO, text, sizeof(text) - 1);
-    _exit(n < 0 ? 2 : 1);
-}
-
 static inline void run_body(heist_task *t) {
     void *value = NULL;
     int code = t->fn(t->arg, &value);
-    if (heist_unlikely(heist__forked())) end_forked_child();
+    if (heist_unlikely(heist__forked())) heist__forked_end();
     t->code = code;
     t->value = value;
 }
@@ -232,7 +226,10 @@ static void body(void *payload) {
 /* The body has ended, or never ran.  No task is current. */
 static void end(struct heist__worker *w, heist_task *t) {
     heist_free_fn arg_free = t->arg_free;
-    if (heist_unlikely(arg_free != NULL)) arg_free(t->arg);
+    if (heist_unlikely(arg_free != NULL)) {
+        arg_free(t->arg);
+        if (heist_unlikely(heist__forked())) heist__forked_end();
+    }
     int code = t->code;
     struct heist__failure *told = t->failure;
     if (heist_likely(code >= 0 && !told)) {
@@ -339,6 +336,9 @@ void heist__step(struct heist__worker *w, heist_task *t) {
  * The request for cancelling: `awaiting` is stored before the pop, which is a full
  * barrier (alone: the store is), and `cancel` is looked at after it; as in commit_await.
  *
+ * A task begins with the floating-point control words of its thread, not its awaiter's:
+ * where these differ it does not run here; what it changes goes with it.
+ *
  * Room.  The awaited has what it asked for; one of the runtime's usual size at least
  * three quarters of it.  Turns.  What runs in place counts as a step of the turn. */
 
@@ -350,9 +350,11 @@ static bool room_for(heist_task *t, heist_task *f) {
 
 bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f) {
     struct heist__worker *w = self->worker;
+    uint64_t fp;
     /* rlx, as the next: our own deque; the pop decides. */
     if (!w->in_place || t->pinned || !heist__deque_newest_is(&w->stack, f)) return false;
     if (heist_unlikely(a_load_rlx(&w->loop->debug)) || !room_for(t, f)) return false; /* rlx: a setting */
+    if (heist_unlikely((fp = heist__ctx_fp()) != heist__ctx_fp_of(w->host.sp))) return false;
     if (w->alone) {
         a_store_sc(&t->awaiting, f);
         heist__deque_pop_alone(&w->stack);
@@ -377,6 +379,7 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
         self->task = f;
         run_body(f);
         self = heist__self(); /* another thread, perhaps */
+        if (heist_unlikely(heist__ctx_fp() != fp)) heist__ctx_set_fp(fp);
         a_store_rlx(&f->running, 0);
         f->coro = NULL;
     }

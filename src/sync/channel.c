@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "conc/self.h"
 #include "sched/suspend.h"
 #include "sync/waitq.h"
@@ -27,6 +28,8 @@ struct heist_channel {
 
 int heist_channel_new(size_t capacity, heist_channel **out) {
     if (!out || capacity > (SIZE_MAX - sizeof(heist_channel)) / sizeof(void *)) return -EINVAL;
+    if (heist__fork_guard()) return -ENOMEM;
+    if (heist__forked()) return HEIST_EFORKED;
     heist_channel *c = heist__zalloc(sizeof(*c) + capacity * sizeof(void *));
     if (!c) return -ENOMEM;
     heist__spin_init(&c->lock);
@@ -160,6 +163,7 @@ int heist_channel_recv_until(heist_channel *c, void **out, double deadline) {
 
 int heist_channel_try_send(heist_channel *c, void *value) {
     if (!c) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     struct heist__park *wake = NULL;
     heist__spin_lock(&c->lock);
     int err = send_locked(c, value, &wake);
@@ -170,6 +174,7 @@ int heist_channel_try_send(heist_channel *c, void *value) {
 
 int heist_channel_try_recv(heist_channel *c, void **out) {
     if (!c) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     struct heist__park *wake = NULL;
     void *value;
     heist__spin_lock(&c->lock);
@@ -182,6 +187,7 @@ int heist_channel_try_recv(heist_channel *c, void **out) {
 
 int heist_channel_close(heist_channel *c) {
     if (!c) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     heist__spin_lock(&c->lock);
     c->closed = true;
     for (;;) { /* one at a time: a woken waiter's node is gone */
@@ -199,7 +205,7 @@ int heist_channel_close(heist_channel *c) {
 }
 
 size_t heist_channel_size(heist_channel *c) {
-    if (!c) return 0;
+    if (!c || heist__forked()) return 0; /* the lock may be held by a thread that is not here */
     heist__spin_lock(&c->lock);
     size_t n = c->count;
     heist__spin_unlock(&c->lock);

@@ -120,6 +120,7 @@ int heist_cancelling(const heist_future *f) {
 
 int heist_uncancel(heist_future *f) {
     if (!f) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     if (!heist__is_task(f)) return 0;
     uint32_t c = a_load_rlx(&f->cancel), lower; /* rlx: the cas decides */
     do {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/fork.h"
 #include "conc/self.h"
 #include "mem/slab.h"
 #include "task/state.h"
@@ -83,7 +84,7 @@ void heist__future_dispose(heist_future *f) {
 }
 
 void heist_unref(heist_future *f) {
-    if (f && heist__state_unref(f)) heist__future_dispose(f);
+    if (f && !heist__forked() && heist__state_unref(f)) heist__future_dispose(f); /* a child's copy is the parent's */
 }
 
 int heist_future_done(const heist_future *f) { return f ? heist__future_is_done(f) : -EINVAL; }

@@ -3,6 +3,7 @@
  * for cancelling goes, what each finds after a suspension, who else gets his turn. */
 #include "support/harness.h"
 
+#include <fenv.h>
 #include <string.h>
 
 /* A child whose frames lie so near the awaiter's stand on the same stack: 64 KiB with a guard between. */
@@ -186,6 +187,33 @@ static void request_that_is_pending_at_the_await_goes_to_the_child(void **state)
         assert_true(count == 100 || count == 101); /* a thief may have begun it */
 }
 
+/* ---- floating point ---- */
+
+static int rounding_of_a_new_task(void *arg, void **out) {
+    (void)out;
+    *(int *)arg = fegetround();
+    return fesetround(FE_UPWARD);
+}
+
+static int rounds_downward(void *arg, void **out) {
+    (void)arg, (void)out;
+    int child = -1;
+    assert_int_equal(awaited(rounding_of_a_new_task, &child, NULL), 0);
+    assert_int_equal(child, FE_TONEAREST);
+    assert_int_equal(fegetround(), FE_TONEAREST); /* the child's change went with it */
+    assert_int_equal(fesetround(FE_DOWNWARD), 0);
+    assert_int_equal(awaited(rounding_of_a_new_task, &child, NULL), 0);
+    assert_int_equal(child, FE_TONEAREST); /* its thread's, not its awaiter's */
+    assert_int_equal(fegetround(), FE_DOWNWARD);
+    return 0;
+}
+
+static void rounding_mode_is_each_tasks_own(void **state) {
+    (void)state;
+    if (harness_valgrind()) return; /* it does not model rounding */
+    assert_int_equal(harness_run(rounds_downward, NULL, NULL), 0);
+}
+
 /* ---- outcomes ---- */
 
 static int fail_plainly(void *arg, void **out) {
@@ -338,6 +366,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(tasks_of_one_stack_suspend_and_move_together_TASK_17),
     API_TEST(cancel_goes_through_tasks_on_one_stack_to_the_innermost_TASK_09),
     API_TEST(request_that_is_pending_at_the_await_goes_to_the_child),
+    API_TEST(rounding_mode_is_each_tasks_own),
     API_TEST(failure_of_a_child_in_place_is_its_own_TASK_06),
     API_TEST(child_has_the_stack_that_it_asked_for),
     API_TEST(who_spawns_and_awaits_for_ever_starves_nobody),
