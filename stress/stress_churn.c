@@ -1,0 +1,505 @@
+/* stress/stress_churn.c: runtimes and loops made, used and closed, without a pause.
+ *
+ * Law: each is made or is refused with the code of what ran out, and then nothing of it
+ * is there; whatever little it was made for has its right result or such a code; after
+ * close nothing of it is left, in threads, descriptors, mappings and blocks of the
+ * allocator; and when there is enough again, everything works again.
+ * What runs out, in half of the rounds: descriptors (a low RLIMIT_NOFILE), threads (a
+ * default stack that no address space has room for), memory (an allocator that refuses),
+ * switched on and off by a plain thread while the others make and close.
+ * Threads: 1 to 8 that make, use and close, each its own; the workers; one saboteur.
+ * Invariant: the books of the allocator are relaxed counters; the round reads them when
+ * every thread that could change them is joined. */
+#include "common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAX_MAKERS 8
+#define NO_ROOM ((size_t)1 << 48) /* bytes of a thread's stack that no machine of ours can map */
+
+enum shape { RUNTIME, LOOP_COROUTINE, LOOP_FOREVER, LOOP_ONCE, RUN, SHAPES };
+static const char *const shape_name[SHAPES] = {"runtimes", "loops that run a coroutine", "loops that run for ever",
+                                               "loops driven from outside", "heist_run"};
+enum work { TASK, CALLBACK, TIMER, CHANNEL, SOCKET, CANCEL, GATHER, DONE, READER, WORKS };
+
+/* ---- what may run out ---- */
+
+static bool low_fds, low_threads, low_memory; /* of this round */
+static _Atomic(unsigned) refuse_per_mille;
+static _Atomic(uint64_t) requests, refused_blocks;
+static _Atomic(int64_t) live_blocks;
+static _Atomic(bool) stop;
+static rlim_t normal_fds;
+static uint64_t requests_seed;
+
+static bool refuse(void) {
+    unsigned rate = s_get(&refuse_per_mille);
+    if (!rate || stress_mix(requests_seed, s_add(&requests, 1)) % 1000 >= rate) return false;
+    s_add(&refused_blocks, 1);
+    return true;
+}
+
+static void *count_malloc(size_t bytes, void *user) {
+    (void)user;
+    void *block = refuse() ? NULL : malloc(bytes);
+    if (block) s_add(&live_blocks, 1);
+    return block;
+}
+
+static void *count_realloc(void *block, size_t bytes, void *user) {
+    (void)user;
+    return refuse() ? NULL : realloc(block, bytes);
+}
+
+static void count_free(void *block, void *user) {
+    (void)user;
+    s_add(&live_blocks, -1);
+    free(block);
+}
+
+static void limit_fds(rlim_t most) {
+    struct rlimit now;
+    getrlimit(RLIMIT_NOFILE, &now);
+    now.rlim_cur = most < now.rlim_max ? most : now.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &now)) stress_die("setrlimit: %s", strerror(errno));
+}
+
+static void limit_threads(bool none) {
+    static pthread_attr_t normal;
+    static bool known;
+    pthread_attr_t attr;
+    if (!known) pthread_getattr_default_np(&normal);
+    known = true;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, NO_ROOM);
+    int err = pthread_setattr_default_np(none ? &attr : &normal);
+    if (err) stress_die("the default stack of threads: %s", strerror(err));
+    pthread_attr_destroy(&attr);
+}
+
+/* The lowest number that the next descriptor can get. */
+static int next_fd(void) {
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) close(fd);
+    return fd < 0 ? 3 : fd;
+}
+
+static void plenty(void) {
+    s_set(&refuse_per_mille, 0);
+    if (low_threads) limit_threads(false);
+    if (low_fds) limit_fds(normal_fds);
+}
+
+static void *saboteur_main(void *arg) {
+    struct stress_rng rng = *(struct stress_rng *)arg;
+    static const unsigned rates[] = {1, 2, 5, 30, 200};
+    while (!s_get(&stop)) {
+        int fd = next_fd();
+        if (low_memory && stress_chance(&rng, 60)) s_set(&refuse_per_mille, rates[stress_below(&rng, 5)]);
+        if (low_threads && stress_chance(&rng, 60)) limit_threads(true);
+        if (low_fds && stress_chance(&rng, 60)) limit_fds((rlim_t)fd + stress_below(&rng, 12));
+        stress_pause(&rng, 0.003);
+        plenty();
+        stress_pause(&rng, 0.003);
+    }
+    return NULL;
+}
+
+/* 0, or a code of something that ran out: true or false. */
+static bool got(const char *what, int err) {
+    if (err == 0) return true;
+    bool known = (err == -ENOMEM && low_memory) || (err == -EMFILE && low_fds) || (err == -EAGAIN && low_threads);
+    stress_check(known, "%s answered %s%s%s%s", what, heist_error_name(err), low_fds ? ", descriptors are low" : "",
+                 low_threads ? ", threads are low" : "", low_memory ? ", memory is low" : "");
+    return false;
+}
+
+/* ---- one life ---- */
+
+struct maker {
+    int index;
+    struct stress_rng rng;
+    pthread_t thread;
+    uint64_t lives;
+};
+struct life {
+    struct maker *maker;
+    struct stress_rng rng;
+    heist_runtime *rt;
+    heist_loop *loop; /* its own, or the first of rt */
+    int fd;
+    heist_channel *channel;
+    heist_conn *conn[2];
+    _Atomic(int) called, freed, done_called;
+    heist_future *rung;
+};
+static struct maker makers[MAX_MAKERS];
+static _Atomic(uint64_t) made[SHAPES], refused[SHAPES], worked[WORKS], gave_up[WORKS], live_after_round;
+
+static void note_freed(void *arg) {
+    struct life *l = arg;
+    s_add(&l->freed, 1);
+}
+
+static int add_one(void *arg, void **out) {
+    uintptr_t n = (uintptr_t)arg;
+    if (n & 1) {
+        int err = heist_yield();
+        if (err < 0) return err;
+    }
+    *out = (void *)(n + 1);
+    return 0;
+}
+
+static int called(void *arg) {
+    struct life *l = arg;
+    s_add(&l->called, 1);
+    return 0;
+}
+
+static void done_called(heist_future *f, void *user) {
+    struct life *l = user;
+    stress_check(heist_future_done(f), "a done callback came before the end");
+    s_add(&l->done_called, 1);
+}
+
+static int send_five(void *arg, void **out) {
+    struct life *l = arg;
+    (void)out;
+    int err = 0;
+    for (uintptr_t i = 1; i <= 5 && err == 0; i++) err = heist_channel_send(l->channel, (void *)i);
+    heist_channel_close(l->channel);
+    return err;
+}
+
+static int echo_five(void *arg, void **out) {
+    struct life *l = arg;
+    char bytes[5];
+    (void)out;
+    for (size_t have = 0; have < sizeof bytes;) {
+        ptrdiff_t n = heist_conn_read(l->conn[1], bytes + have, sizeof bytes - have, HEIST_FOREVER);
+        if (n <= 0) return n ? (int)n : -EIO;
+        have += (size_t)n;
+    }
+    return heist_conn_write(l->conn[1], bytes, sizeof bytes, HEIST_FOREVER, NULL);
+}
+
+static int readable(void *arg) {
+    struct life *l = arg;
+    uint64_t n;
+    if (read(l->fd, &n, sizeof n) == (ssize_t)sizeof n && !heist_future_done(l->rung))
+        heist_future_set_result(l->rung, NULL, NULL);
+    return 0;
+}
+
+/* Waits for the end, also where there is no memory to wait with. */
+static int outcome(heist_future *f, void **out) {
+    int err = heist_await(f, out);
+    if (err == -ENOMEM && !heist_future_done(f)) {
+        while (!heist_future_done(f)) heist_current_task() ? (void)heist_yield() : stress_block(0.0001);
+        err = heist_future_result(f, out);
+    }
+    return err;
+}
+
+static void give_up(enum work w, bool worked_well) {
+    s_add(worked_well ? &worked[w] : &gave_up[w], 1);
+    stress_progress(1);
+}
+
+/* From a task of the life's runtime, so that descriptors are watched by a loop that runs. */
+static void do_work(struct life *l, enum work w) {
+    heist_task *t[4] = {NULL};
+    heist_future *f = NULL;
+    heist_handle *handle = NULL;
+    heist_call_options call = HEIST_CALL_OPTIONS_INIT;
+    void *value[4] = {NULL};
+    bool well = false;
+    int fd[2], err;
+    size_t n = 0;
+    switch (w) {
+    case TASK:
+        if (!got("create_task", heist_create_task(add_one, (void *)6, NULL, &t[0]))) break;
+        well = got("a task", outcome(t[0], &value[0]));
+        if (well) stress_check(value[0] == (void *)7, "a task gave a wrong result");
+        break;
+    case CALLBACK:
+    case TIMER: {
+        struct life own = {.rng = l->rng};
+        call.arg_free = note_freed;
+        double when = heist_time() + (double)stress_below(&l->rng, 1000) * 1e-6;
+        err = w == TIMER ? heist_loop_call_at(l->loop, when, called, &own, &call, &handle)
+                         : heist_loop_call_soon(l->loop, called, &own, &call, &handle);
+        if (!got("a callback", err)) break;
+        while (!s_get(&own.freed)) {
+            err = heist_sleep(0.0002);
+            got("a sleep", err);
+            if (err < 0) heist_yield();
+        }
+        stress_check(s_get(&own.called) == 1 && s_get(&own.freed) == 1, "a callback ran %d times", s_get(&own.called));
+        if (w == TIMER) stress_check(heist_time() >= when - 1e-8, "a timer was early");
+        well = true;
+        break;
+    }
+    case CHANNEL:
+        if (!got("channel_new", heist_channel_new(stress_below(&l->rng, 3), &l->channel))) break;
+        if (got("create_task", heist_create_task(send_five, l, NULL, &t[0]))) {
+            uintptr_t next = 1;
+            while ((err = heist_channel_recv(l->channel, &value[0])) == 0) {
+                stress_check((uintptr_t)value[0] == next, "a channel lost its order");
+                next++;
+            }
+            bool ended = err == HEIST_ESHUTDOWN || heist_future_done(t[0]);
+            if (err != HEIST_ESHUTDOWN) got("a recv", err);
+            if (!ended) heist_channel_close(l->channel);
+            int sent = outcome(t[0], NULL);
+            if (sent != HEIST_ESHUTDOWN) got("a sender", sent);
+            well = err == HEIST_ESHUTDOWN && sent == 0;
+            if (well) stress_check(next == 6, "%zu of 5 values came", (size_t)next - 1);
+        }
+        heist_channel_unref(l->channel);
+        break;
+    case SOCKET:
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd)) {
+            stress_check(errno == EMFILE && low_fds, "sockets: %s", strerror(errno));
+            break;
+        }
+        l->conn[0] = l->conn[1] = NULL;
+        for (int i = 0; i < 2; i++)
+            if (!got("conn_open", heist_conn_open(fd[i], &l->conn[i]))) close(fd[i]);
+        if (l->conn[0] && l->conn[1] && got("create_task", heist_create_task(echo_five, l, NULL, &t[0]))) {
+            char bytes[6] = "churn", back[6] = "";
+            size_t have = 0;
+            well = got("a write", heist_conn_write(l->conn[0], bytes, 5, HEIST_FOREVER, NULL));
+            for (ptrdiff_t more = 1; well && have < 5;) {
+                more = heist_conn_read(l->conn[0], back + have, 5 - have, heist_time() + 0.05);
+                if (more > 0) have += (size_t)more;
+                else if (more == -ETIMEDOUT && !heist_future_done(t[0])) continue;
+                else if (more != -ETIMEDOUT) well = got("a read", more ? (int)more : -EIO);
+                else well = false; /* the echo has ended without memory */
+            }
+            if (!well) heist_conn_shutdown(l->conn[0]);
+            int ended = outcome(t[0], NULL);
+            if (ended != -EIO) got("an echo", ended);
+            if (well) stress_check(strcmp(bytes, back) == 0, "'%s' came back for '%s'", back, bytes);
+        }
+        heist_conn_close(l->conn[0]);
+        heist_conn_close(l->conn[1]);
+        break;
+    case CANCEL:
+        if (!got("future_new", heist_future_new(NULL, &f))) break;
+        heist_cancel(f);
+        err = heist_await(f, NULL);
+        stress_check(err == -ECANCELED, "a cancelled future answered %s", heist_error_name(err));
+        well = true;
+        break;
+    case GATHER:
+        for (; n < 4; n++)
+            if (!got("create_task", heist_create_task(add_one, (void *)(10 * n), NULL, &t[n]))) break;
+        if (n) well = got("gather", heist_gather(t, n, value, 0)) && n == 4;
+        for (size_t i = 0; i < n; i++) got("a child", outcome(t[i], NULL));
+        for (size_t i = 0; well && i < n; i++)
+            stress_check((uintptr_t)value[i] == 10 * i + 1, "gather gave a wrong result");
+        break;
+    case DONE:
+        if (!got("future_new", heist_future_new(l->loop, &f))) break;
+        err = heist_future_add_done_callback(f, done_called, l, NULL);
+        well = got("add_done_callback", err);
+        s_set(&l->done_called, 0);
+        heist_future_set_result(f, NULL, NULL);
+        while (well && !s_get(&l->done_called)) heist_yield();
+        break;
+    case READER: {
+        if (!got("future_new", heist_future_new(NULL, &l->rung))) break;
+        l->fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+        stress_check(l->fd >= 0 || (errno == EMFILE && low_fds), "an eventfd: %s", strerror(errno));
+        if (l->fd >= 0) {
+            well = got("add_reader", heist_loop_add_reader(l->loop, l->fd, readable, l, NULL));
+            if (well) {
+                well = got("await of a reader", outcome(l->rung, NULL));
+                err = heist_loop_remove_reader(l->loop, l->fd);
+                stress_check(err == 1, "remove_reader answered %d", err);
+                /* it may run on the loop's thread at this moment, and has its look at l: a turn of that loop later not */
+                struct life own = {.rng = l->rng};
+                if (heist_loop_call_soon(l->loop, called, &own, NULL, NULL) == 0)
+                    while (!s_get(&own.called)) heist_yield();
+            }
+            close(l->fd);
+        }
+        heist_unref(l->rung);
+        break;
+    }
+    default: break;
+    }
+    for (int i = 0; i < 4; i++) heist_unref(t[i]);
+    heist_unref(f);
+    heist_handle_unref(handle);
+    give_up(w, well);
+}
+
+static int live(void *arg, void **out) {
+    struct life *l = arg;
+    heist_loop *loop;
+    if (heist_get_running_loop(&loop) == 0 && !l->loop) l->loop = loop;
+    int n = (int)stress_below(&l->rng, 6);
+    for (int i = 0; i < n; i++) do_work(l, (enum work)stress_below(&l->rng, WORKS));
+    if (out) *out = l;
+    return 0;
+}
+
+static int stop_loop(void *arg) {
+    int err = heist_loop_stop(arg);
+    stress_check(err == 0, "stop answered %s", heist_error_name(err));
+    return 0;
+}
+
+static void stop_when_done(heist_future *f, void *user) {
+    (void)f;
+    stop_loop(user);
+}
+
+static void live_on_loop(struct life *l, enum shape shape) {
+    void *value = NULL;
+    heist_task *t = NULL;
+    if (shape == LOOP_COROUTINE) {
+        int err = heist_loop_run_coroutine(l->loop, live, l, NULL, &value);
+        if (got("run_coroutine", err)) stress_check(value == l, "run_coroutine gave a wrong result");
+        return;
+    }
+    if (!got("create_task on a loop", heist_loop_create_task(l->loop, live, l, NULL, &t))) return;
+    if (shape == LOOP_FOREVER && got("add_done_callback", heist_future_add_done_callback(t, stop_when_done, l->loop, NULL)))
+        got("run_forever", heist_loop_run_forever(l->loop));
+    while (!heist_future_done(t)) {
+        double timeout = 0;
+        int err = heist_loop_run_once(l->loop, &timeout);
+        if (!got("run_once", err)) break;
+        stress_block(timeout < 0.0005 ? timeout : 0.0005);
+    }
+    if (heist_future_done(t)) got("a task of a loop", heist_future_result(t, &value));
+    heist_unref(t);
+}
+
+static void one_life(struct maker *m, struct stress_rng *rng) {
+    struct life l = {.maker = m, .rng = stress_stream(rng, 1), .fd = -1};
+    enum shape shape = (enum shape)stress_below(rng, SHAPES);
+    heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
+    static const int few[] = {1, 1, 2, 2, 3, 4, 16};
+    o.workers = stress_opt.workers ? stress_opt.workers : few[stress_below(rng, 7)];
+    o.exception_handler = stress_exception;
+    o.flags = stress_chance(rng, 20) ? HEIST_RUNTIME_OVERFLOW_HANDLER : 0;
+    double begun = stress_now();
+    void *out = NULL;
+    int err;
+    stress_wait_begin(m->index, shape_name[shape], 1);
+    if (shape == RUN) {
+        if (stress_chance(rng, 50)) o.flags |= HEIST_RUNTIME_NO_OVERFLOW_HANDLER;
+        err = heist_run(live, &l, &o, &out);
+        if (got("heist_run", err)) stress_check(out == &l, "heist_run gave a wrong result");
+        s_add(err ? &refused[shape] : &made[shape], 1);
+        stress_latency(stress_now() - begun);
+    } else {
+        if (shape != RUNTIME) o.workers = 1;
+        err = shape == RUNTIME ? heist_runtime_new(&o, &l.rt) : heist_loop_new(&o, &l.loop);
+        bool well = got(shape == RUNTIME ? "runtime_new" : "loop_new", err);
+        stress_check(well || (!l.rt && !l.loop), "what was refused was given out");
+        s_add(well ? &made[shape] : &refused[shape], 1);
+        if (well) stress_latency(stress_now() - begun);
+        if (well && shape == RUNTIME) {
+            heist_task *t = NULL;
+            l.loop = heist_runtime_loop(l.rt, (int)stress_below(rng, (uint64_t)o.workers));
+            err = heist_runtime_run_coroutine(l.rt, live, &l, NULL, &t);
+            if (got("run_coroutine on a runtime", err) && got("a first task", outcome(t, &out)))
+                stress_check(out == &l, "a runtime's first task gave a wrong result");
+            heist_unref(t);
+            do err = heist_runtime_close(l.rt, stress_chance(rng, 50) ? HEIST_FOREVER : 0.001);
+            while (err == -ETIMEDOUT);
+            stress_check(err == 0, "close answered %s", heist_error_name(err));
+            heist_runtime_unref(l.rt);
+        } else if (well) {
+            live_on_loop(&l, shape);
+            err = heist_loop_close(l.loop);
+            if (err == -ENOMEM && low_memory) { /* once more, with memory */
+                stress_block(0.001);
+                while ((err = heist_loop_close(l.loop)) == -ENOMEM) stress_block(0.0005);
+            }
+            stress_check(err == 0, "closing a loop answered %s", heist_error_name(err));
+            heist_loop_unref(l.loop);
+        }
+    }
+    stress_wait_end(m->index);
+    m->lives++;
+    stress_progress(1);
+}
+
+static double round_end;
+
+static void *maker_main(void *arg) {
+    struct maker *m = arg;
+    while (stress_now() < round_end) one_life(m, &m->rng);
+    return NULL;
+}
+
+/* ---- a round ---- */
+
+static void one_round(struct stress_rng *rng) {
+    bool low = stress_chance(rng, 50);
+    low_fds = low && stress_chance(rng, 50);
+    low_threads = low && stress_chance(rng, 50);
+    low_memory = low && stress_chance(rng, 60);
+    requests_seed = stress_next(rng);
+    s_set(&stop, false);
+    int n = stress_draw_threads(rng, MAX_MAKERS);
+    if (n > MAX_MAKERS) n = MAX_MAKERS;
+    double span = 0.1 + 0.1 * (double)stress_below(rng, 6);
+    stress_settings("%d makers, %.1f s%s%s%s", n, span, low_fds ? ", descriptors run out" : "",
+                    low_threads ? ", threads run out" : "", low_memory ? ", memory runs out" : "");
+    stress_phase("making, using, closing");
+    round_end = stress_now() + span;
+    pthread_t saboteur;
+    struct stress_rng saboteur_rng = stress_stream(rng, 0);
+    for (int i = 0; i < n; i++) {
+        makers[i] = (struct maker){.index = i, .rng = stress_stream(rng, (uint64_t)i)};
+        stress_thread(&makers[i].thread, maker_main, &makers[i]);
+    }
+    if (low) stress_thread(&saboteur, saboteur_main, &saboteur_rng);
+    for (int i = 0; i < n; i++) stress_join(makers[i].thread);
+    s_set(&stop, true);
+    if (low) stress_join(saboteur);
+    plenty();
+    low_fds = low_threads = low_memory = false;
+    stress_phase("enough of everything again");
+    for (int i = 0; i < SHAPES; i++) one_life(&makers[0], rng);
+    stress_phase("blocks of the allocator");
+    int64_t live_now = s_get(&live_blocks);
+    stress_check(live_now == 0, "%" PRId64 " blocks of the allocator are live although nothing is", live_now);
+    s_set(&live_after_round, (uint64_t)live_now);
+}
+
+int main(int argc, char **argv) {
+    heist_allocator a = HEIST_ALLOCATOR_INIT;
+    a.malloc = count_malloc;
+    a.realloc = count_realloc;
+    a.free = count_free;
+    int err = heist_set_allocator(&a);
+    struct rlimit fds;
+    getrlimit(RLIMIT_NOFILE, &fds);
+    normal_fds = fds.rlim_cur;
+    stress_begin(argc, argv, "churn", "made or refused with a code; used; closed; nothing left");
+    stress_check(err == 0, "set_allocator answered %s", heist_error_name(err));
+    struct stress_rng rng;
+    while (stress_next_round(&rng)) one_round(&rng);
+    for (int i = 0; i < SHAPES; i++)
+        stress_note("%-28s made %" PRIu64 ", refused %" PRIu64, shape_name[i], s_get(&made[i]), s_get(&refused[i]));
+    static const char *const work_name[WORKS] = {"task",   "callback", "timer", "channel", "socket",
+                                                 "cancel", "gather",   "done callback", "reader"};
+    for (int i = 0; i < WORKS; i++)
+        stress_note("%-28s done %" PRIu64 ", not for want %" PRIu64, work_name[i], s_get(&worked[i]), s_get(&gave_up[i]));
+    stress_note("blocks refused %" PRIu64 ", live after the last round %" PRIu64, s_get(&refused_blocks),
+                s_get(&live_after_round));
+    return stress_end();
+}
