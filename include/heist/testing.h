@@ -5,7 +5,8 @@
  * of the library, and where the program says heist_sim_point, a seed chooses who goes on.
  * Time is virtual: it stands still while anybody can run, but for some nanoseconds a step,
  * and jumps to the next deadline when nobody can.  When there is none, that is a deadlock,
- * and is reported with what each thread waits for.  The same seed gives the same run.
+ * and is reported with what each thread waits for.  The same seed gives the same run, in
+ * any process that has done the same before it.
  *
  * A *search* tries many seeds, each in a child process, so that a crash, a failed assertion
  * or a deadlock is found like any other failure; it then takes away the preemptions and

@@ -187,6 +187,38 @@ out:
     return rc < 0 ? rc : 0;
 }
 
+/* Taking out one item at a time stops where two belong together, as a detour and the way back from it.  So each
+ * item is tried alone, and each pair, with any thread to go on. */
+#define RETARGET_ITEMS 8
+#define RETARGET_THREADS 8
+
+static int retarget(struct search *s, int outcome, struct items *items) {
+    uint64_t limit = s->o->shrink_runs ? s->o->shrink_runs : SHRINK_RUNS_DEFAULT;
+    if (items->count < 2 || items->count > RETARGET_ITEMS) return 0;
+    struct heist__decision old[RETARGET_ITEMS], one;
+    size_t count = items->count;
+    memcpy(old, items->list, count * sizeof(*old));
+    for (size_t i = 0; i < count; i++) {
+        one = old[i];
+        if (one.kind != HEIST__DECIDE_NEXT) continue;
+        for (uint32_t to = 0; to < RETARGET_THREADS; to++) {
+            if (s->result->shrinking >= limit) return 0;
+            one.value = to;
+            int rc = still_fails(s, &one, 1, outcome, items);
+            if (rc) return rc;
+        }
+    }
+    for (size_t i = 0; count > 2 && i < count; i++) {
+        for (size_t k = i + 1; k < count; k++) {
+            if (s->result->shrinking >= limit) return 0;
+            struct heist__decision two[2] = {old[i], old[k]};
+            int rc = still_fails(s, two, 2, outcome, items);
+            if (rc) return rc;
+        }
+    }
+    return 0;
+}
+
 /* ---- the search ---- */
 
 static const char *program(void) {
@@ -237,7 +269,8 @@ static int report(struct search *s) {
         free(list);
         replays = rc > 0;
         if (replays) {
-            rc = shrink(s, outcome, &items);
+            do rc = shrink(s, outcome, &items);
+            while (rc >= 0 && (rc = retarget(s, outcome, &items)) > 0);
             struct heist__plan plan;
             if (!rc) rc = heist__plan_of_record(&plan, items.list, items.count);
             if (!rc) {

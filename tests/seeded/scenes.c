@@ -1,0 +1,687 @@
+/* The scenes.  Each makes what it needs, uses every door that its name says, checks its law by heist_sim_check, and
+ * gives everything back; what is left over then (blocks, mappings) is a failure too. */
+#include "seeded/scenes.h"
+
+#include <errno.h>
+#include <heist.h>
+#include <heist/testing.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/macros.h"
+
+/* ---- what all have ---- */
+
+static int workers_of(void *arg) { return *(int *)arg; }
+
+static heist_runtime *open_runtime(void *arg) {
+    heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
+    o.workers = workers_of(arg);
+    heist_runtime *rt = NULL;
+    heist_sim_check(heist_runtime_new(&o, &rt) == 0);
+    return rt;
+}
+
+static void close_runtime(heist_runtime *rt) {
+    heist_sim_check(heist_runtime_close(rt, HEIST_FOREVER) == 0);
+    heist_runtime_unref(rt);
+}
+
+static void no_more_live(long blocks) {
+    if (heist__alloc_live() < 0) return;
+    long now = heist__alloc_live();
+    if (now > blocks) heist_sim_fail("%ld blocks are left over", now - blocks);
+    if (heist__alloc_live_maps() > 0) heist_sim_fail("%ld mappings are left over", heist__alloc_live_maps());
+}
+
+/* Everything was given back: run by each body around its scene. */
+#define SCENE(name)                                                                                                    \
+    static void name##_scene(void *arg);                                                                               \
+    static int name(void *arg) {                                                                                       \
+        long blocks = heist__alloc_live();                                                                             \
+        name##_scene(arg);                                                                                             \
+        no_more_live(blocks);                                                                                          \
+        return 0;                                                                                                      \
+    }                                                                                                                  \
+    static void name##_scene(void *arg)
+
+/* ---- spawn and await: a tree ---- */
+
+static int tree(void *arg, void **out) {
+    intptr_t depth = (intptr_t)arg, sum = 1;
+    if (depth) {
+        heist_task *t[2];
+        for (int i = 0; i < 2; i++)
+            heist_sim_check(heist_create_task(tree, (void *)(depth - 1), NULL, &t[i]) == 0);
+        for (int i = 0; i < 2; i++) {
+            void *part = NULL;
+            heist_sim_check(heist_await(t[i], &part) == 0);
+            sum += (intptr_t)part;
+            heist_unref(t[i]);
+        }
+    }
+    *out = (void *)sum;
+    return 0;
+}
+
+SCENE(spawn) {
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t = NULL;
+    heist_sim_check(heist_runtime_run_coroutine(rt, tree, (void *)(intptr_t)3, NULL, &t) == 0);
+    void *sum = NULL;
+    heist_sim_check(heist_await(t, &sum) == 0);
+    heist_sim_check((intptr_t)sum == 15);
+    heist_unref(t);
+    close_runtime(rt);
+}
+
+/* ---- heist_run, gather, a failure ---- */
+
+static int fails_after(void *arg, void **out) {
+    (void)out;
+    double *seconds = arg;
+    int err = heist_sleep(*seconds);
+    return err ? err : *seconds < 0.0015 ? -EIO : 0;
+}
+
+static int gather_main(void *arg, void **out) {
+    (void)arg, (void)out;
+    double seconds[3] = {0.003, 0.001, 0.002};
+    heist_task *t[3];
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_create_task(fails_after, &seconds[i], NULL, &t[i]) == 0);
+    int err = heist_gather(t, 3, NULL, 0);
+    heist_sim_check(err == -EIO);
+    for (int i = 0; i < 3; i++) {
+        heist_sim_check(heist_future_done(t[i]));
+        heist_unref(t[i]);
+    }
+    return 0;
+}
+
+SCENE(gather) {
+    heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
+    o.workers = workers_of(arg);
+    heist_sim_check(heist_run(gather_main, NULL, &o, NULL) == 0);
+}
+
+/* ---- cancel ---- */
+
+struct victim {
+    heist_channel *c;
+    int ended, freed;
+};
+
+static void victim_freed(void *arg) {
+    struct victim *v = arg;
+    heist_sim_check(!v->freed);
+    v->freed = 1;
+}
+
+static int sleeps_long(void *arg, void **out) {
+    (void)out;
+    struct victim *v = arg;
+    int err = heist_sleep(0.01);
+    v->ended++;
+    return err;
+}
+
+static int receives(void *arg, void **out) {
+    struct victim *v = arg;
+    int err = heist_channel_recv(v->c, out);
+    v->ended++;
+    return err;
+}
+
+static void cancels(void *arg) {
+    heist_task *t = arg;
+    int asked = heist_cancel(t);
+    heist_sim_check(asked == 0 || asked == 1);
+}
+
+SCENE(cancel) {
+    heist_runtime *rt = open_runtime(arg);
+    struct victim v[2] = {{NULL, 0, 0}, {NULL, 0, 0}};
+    heist_channel *c = NULL;
+    heist_sim_check(heist_channel_new(1, &c) == 0);
+    v[1].c = c;
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.arg_free = victim_freed;
+    heist_task *t[2];
+    heist_sim_check(heist_runtime_run_coroutine(rt, sleeps_long, &v[0], &o, &t[0]) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, receives, &v[1], &o, &t[1]) == 0);
+    heist_sim_thread *h[2];
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_sim_thread_start(cancels, t[i], &h[i]) == 0);
+    int sent = heist_channel_send(c, &v);
+    heist_sim_check(sent == 0);
+    void *got = NULL;
+    int err[2] = {heist_await(t[0], NULL), heist_await(t[1], &got)};
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_check(err[0] == 0 || err[0] == -ECANCELED);
+    heist_sim_check(err[1] == 0 || err[1] == -ECANCELED);
+    heist_sim_check(v[0].ended <= 1 && v[1].ended <= 1);
+    /* Cancelled took nothing; not cancelled took the item. */
+    heist_sim_check(heist_channel_size(c) == (err[1] ? 1u : 0u));
+    if (!err[1]) heist_sim_check(got == &v);
+    for (int i = 0; i < 2; i++) heist_unref(t[i]);
+    close_runtime(rt);
+    heist_sim_check(v[0].freed && v[1].freed);
+    heist_channel_unref(c);
+}
+
+/* A task cancels another that awaits a third. */
+
+static int chain_end(void *arg, void **out) {
+    (void)arg, (void)out;
+    return heist_sleep(0.002);
+}
+
+static int chain_middle(void *arg, void **out) {
+    (void)out;
+    heist_task **end = arg;
+    heist_sim_check(heist_create_task(chain_end, NULL, NULL, end) == 0);
+    return heist_await(*end, NULL);
+}
+
+static int chain_head(void *arg, void **out) {
+    (void)out;
+    heist_task *end = NULL, *middle = NULL;
+    heist_sim_check(heist_create_task(chain_middle, &end, NULL, &middle) == 0);
+    if (arg) heist_yield();
+    heist_cancel(middle);
+    int err = heist_await(middle, NULL);
+    heist_sim_check(err == -ECANCELED || err == 0);
+    if (end) {
+        int state = heist_future_state(end);
+        heist_sim_check(state == HEIST_CANCELLED || state == HEIST_DONE);
+    }
+    heist_unref(middle);
+    heist_unref(end);
+    return 0;
+}
+
+SCENE(cancel_chain) {
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t[2];
+    for (intptr_t i = 0; i < 2; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, chain_head, (void *)i, NULL, &t[i]) == 0);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    close_runtime(rt);
+}
+
+/* ---- channel: each item once, in order for each sender ---- */
+
+#define ITEMS 4
+
+struct pipe_scene {
+    heist_channel *c;
+    intptr_t next[2]; /* of each sender, as seen by one receiver under its lock */
+    _Atomic(int) received;
+    pthread_mutex_t mutex;
+};
+
+static int sender(struct pipe_scene *p, intptr_t who) {
+    for (intptr_t i = 0; i < ITEMS; i++) {
+        int err = heist_channel_send(p->c, (void *)(who * 100 + i + 1));
+        if (err) return err;
+    }
+    return 0;
+}
+
+static int sender_task(void *arg, void **out) {
+    (void)out;
+    return sender(arg, 0);
+}
+
+static void sender_thread(void *arg) { heist_sim_check(sender(arg, 1) == 0); }
+
+static int receiver_task(void *arg, void **out) {
+    (void)out;
+    struct pipe_scene *p = arg;
+    for (;;) {
+        void *value;
+        int err = heist_channel_recv(p->c, &value);
+        if (err == HEIST_ESHUTDOWN) return 0;
+        if (err) return err;
+        atomic_fetch_add(&p->received, 1);
+        (void)value;
+    }
+}
+
+SCENE(channel) {
+    heist_runtime *rt = open_runtime(arg);
+    struct pipe_scene p = {.received = 0};
+    heist_sim_check(heist_channel_new(2, &p.c) == 0);
+    heist_task *r[2], *s = NULL;
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(rt, receiver_task, &p, NULL, &r[i]) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, sender_task, &p, NULL, &s) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(sender_thread, &p, &h) == 0);
+    heist_sim_thread_join(h);
+    heist_sim_check(heist_await(s, NULL) == 0);
+    heist_unref(s);
+    heist_channel_close(p.c);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(r[i], NULL) == 0);
+        heist_unref(r[i]);
+    }
+    heist_sim_check(p.received == 2 * ITEMS);
+    close_runtime(rt);
+    heist_channel_unref(p.c);
+}
+
+/* Receivers with deadlines: an item that a late one did not take is there for the next. */
+
+struct late {
+    heist_channel *c;
+    int got;
+};
+
+static int late_receiver(void *arg, void **out) {
+    (void)out;
+    struct late *l = arg;
+    void *value;
+    int err = heist_channel_recv_until(l->c, &value, heist_time() + 0.001);
+    if (err == -ETIMEDOUT) return 0;
+    l->got += err == 0;
+    return err;
+}
+
+static void late_sender(void *arg) {
+    struct late *l = arg;
+    heist_sim_pause(0.001);
+    heist_sim_check(heist_channel_send(l->c, l) == 0);
+}
+
+SCENE(deadlines) {
+    heist_runtime *rt = open_runtime(arg);
+    struct late l[2] = {{NULL, 0}, {NULL, 0}};
+    heist_sim_check(heist_channel_new(4, &l[0].c) == 0);
+    l[1].c = l[0].c;
+    heist_sim_thread *h[2];
+    heist_task *t[2];
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_sim_thread_start(late_sender, &l[i], &h[i]) == 0);
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(rt, late_receiver, &l[i], NULL, &t[i]) == 0);
+    for (int i = 0; i < 2; i++) {
+        double patience = heist_time() + 0.0005;
+        int err = heist_await_until(t[i], patience, NULL);
+        heist_sim_check(err == 0 || err == -ETIMEDOUT);
+        if (err) {
+            heist_sim_check(heist_time() >= patience);
+            heist_sim_check(heist_await(t[i], NULL) == 0);
+        }
+        heist_unref(t[i]);
+    }
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_check(heist_channel_size(l[0].c) == (size_t)(2 - l[0].got - l[1].got));
+    close_runtime(rt);
+    heist_channel_unref(l[0].c);
+}
+
+/* ---- sleep: none early, all fire, in no more time than the longest ---- */
+
+static int sleeps(void *arg, void **out) {
+    (void)out;
+    double seconds = (double)(intptr_t)arg / 1000, begun = heist_time();
+    int err = heist_sleep(seconds);
+    heist_sim_check(heist_time() >= begun + seconds);
+    return err;
+}
+
+SCENE(sleepers) {
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t[4];
+    for (intptr_t i = 0; i < 4; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, sleeps, (void *)(i * 1000), NULL, &t[i]) == 0);
+    for (int i = 0; i < 4; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    close_runtime(rt);
+}
+
+/* ---- call_soon_threadsafe: once, in order, or refused ---- */
+
+struct door {
+    heist_loop *loop;
+    int next, ran, freed, accepted; /* ran and next: on the loop alone */
+};
+
+struct call {
+    struct door *door;
+    int number;
+};
+
+static int called(void *arg) {
+    struct call *c = arg;
+    heist_sim_check(c->number >= c->door->next);
+    c->door->next = c->number + 1;
+    c->door->ran++;
+    return 0;
+}
+
+static void call_freed(void *arg) {
+    struct call *c = arg;
+    c->door->freed++;
+    free(c);
+}
+
+static void calls(void *arg) {
+    struct door *d = arg;
+    heist_call_options o = HEIST_CALL_OPTIONS_INIT;
+    o.arg_free = call_freed;
+    for (int i = 0; i < 4; i++) {
+        struct call *c = malloc(sizeof(*c));
+        *c = (struct call){d, i};
+        int err = heist_loop_call_soon_threadsafe(d->loop, called, c, &o, NULL);
+        if (err) {
+            heist_sim_check(err == HEIST_ECLOSED);
+            free(c);
+        } else {
+            d->accepted++;
+        }
+    }
+}
+
+SCENE(call_soon) {
+    heist_runtime *rt = open_runtime(arg);
+    struct door d[2];
+    memset(d, 0, sizeof(d));
+    heist_sim_thread *h[2];
+    for (int i = 0; i < 2; i++) {
+        d[i].loop = heist_runtime_loop(rt, 0);
+        heist_sim_check(heist_sim_thread_start(calls, &d[i], &h[i]) == 0);
+    }
+    if (heist_sim_choose(2)) heist_sim_pause(0.001);
+    heist_sim_check(heist_runtime_close(rt, HEIST_FOREVER) == 0);
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(d[i].freed == d[i].accepted);
+        heist_sim_check(d[i].ran <= d[i].accepted);
+    }
+    heist_runtime_unref(rt);
+}
+
+/* ---- run_coroutine_threadsafe, from threads that wait, against close ---- */
+
+struct asker {
+    heist_runtime *rt;
+    int ran, outcome, freed;
+};
+
+static int asked(void *arg, void **out) {
+    struct asker *a = arg;
+    a->ran++;
+    int err = heist_yield();
+    *out = a;
+    return err;
+}
+
+static void asker_freed(void *arg) { ((struct asker *)arg)->freed++; }
+
+static void asks(void *arg) {
+    struct asker *a = arg;
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.arg_free = asker_freed;
+    heist_task *t = NULL;
+    int err = heist_run_coroutine_threadsafe(heist_runtime_loop(a->rt, 0), asked, a, &o, &t);
+    a->outcome = err;
+    if (err) {
+        heist_sim_check(err == HEIST_ECLOSED);
+        a->freed++; /* still ours */
+        return;
+    }
+    void *out = NULL;
+    a->outcome = heist_await(t, &out);
+    if (a->outcome == 0) heist_sim_check(out == a);
+    heist_unref(t);
+}
+
+SCENE(run_coroutine) {
+    heist_runtime *rt = open_runtime(arg);
+    struct asker a[3];
+    memset(a, 0, sizeof(a));
+    heist_sim_thread *h[3];
+    for (int i = 0; i < 3; i++) {
+        a[i].rt = rt;
+        heist_sim_check(heist_sim_thread_start(asks, &a[i], &h[i]) == 0);
+    }
+    if (heist_sim_choose(2)) heist_sim_pause(0.001);
+    heist_sim_check(heist_runtime_close(rt, HEIST_FOREVER) == 0);
+    for (int i = 0; i < 3; i++) heist_sim_thread_join(h[i]);
+    for (int i = 0; i < 3; i++) {
+        int o = a[i].outcome;
+        heist_sim_check(o == 0 || o == -ECANCELED || o == HEIST_ECLOSED);
+        heist_sim_check(a[i].ran <= 1 && a[i].freed == 1);
+        if (o == 0) heist_sim_check(a[i].ran == 1);
+    }
+    heist_runtime_unref(rt);
+}
+
+/* ---- a loop that stands alone, submitted to, stopped, closed from outside ---- */
+
+struct lone {
+    heist_loop *loop;
+    int ran;
+};
+
+static int lone_callback(void *arg) {
+    struct lone *l = arg;
+    if (++l->ran == 3) heist_sim_check(heist_loop_stop(l->loop) == 0);
+    return 0;
+}
+
+static void lone_submitter(void *arg) {
+    struct lone *l = arg;
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_loop_call_soon_threadsafe(l->loop, lone_callback, l, NULL, NULL) == 0);
+}
+
+SCENE(lone_loop) {
+    (void)arg;
+    struct lone l = {NULL, 0};
+    heist_sim_check(heist_loop_new(NULL, &l.loop) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(lone_submitter, &l, &h) == 0);
+    heist_sim_check(heist_loop_run_forever(l.loop) == 0);
+    heist_sim_check(l.ran == 3);
+    heist_sim_thread_join(h);
+    heist_sim_check(heist_loop_close(l.loop) == 0);
+    heist_loop_unref(l.loop);
+}
+
+/* ---- handles: cancelled or run, not both ---- */
+
+struct timed {
+    int ran, freed, cancelled;
+    heist_handle *handle;
+};
+
+static int timed_run(void *arg) {
+    ((struct timed *)arg)->ran++;
+    return 0;
+}
+
+static void timed_freed(void *arg) { ((struct timed *)arg)->freed++; }
+
+static void timed_cancel(void *arg) {
+    struct timed *t = arg;
+    heist_sim_pause(0.001);
+    t->cancelled = heist_handle_cancel(t->handle);
+}
+
+SCENE(handles) {
+    heist_runtime *rt = open_runtime(arg);
+    struct timed t[2];
+    memset(t, 0, sizeof(t));
+    heist_sim_thread *h[2];
+    heist_call_options o = HEIST_CALL_OPTIONS_INIT;
+    o.arg_free = timed_freed;
+    for (int i = 0; i < 2; i++) {
+        heist_loop *loop = heist_runtime_loop(rt, i % workers_of(arg));
+        heist_sim_check(heist_loop_call_later(loop, 0.001, timed_run, &t[i], &o, &t[i].handle) == 0);
+        heist_sim_check(heist_sim_thread_start(timed_cancel, &t[i], &h[i]) == 0);
+    }
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_pause(0.01);
+    close_runtime(rt);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(t[i].ran + t[i].cancelled == 1);
+        heist_sim_check(t[i].freed == 1);
+        heist_handle_unref(t[i].handle);
+    }
+}
+
+/* ---- a task that holds its worker until the others have had their turn ---- */
+
+struct stuck {
+    _Atomic(int) served;
+};
+
+static int serves(void *arg, void **out) {
+    (void)out;
+    struct stuck *s = arg;
+    int err = heist_sleep(0.001);
+    atomic_fetch_add(&s->served, 1);
+    return err;
+}
+
+static int holds(void *arg, void **out) {
+    (void)out;
+    struct stuck *s = arg;
+    heist_task *t[2];
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_create_task(serves, s, NULL, &t[i]) == 0);
+    while (atomic_load(&s->served) < 3) heist_sim_spin();
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    return 0;
+}
+
+SCENE(stuck) {
+    heist_runtime *rt = open_runtime(arg);
+    struct stuck s = {0};
+    heist_task *before = NULL, *t = NULL;
+    heist_sim_check(heist_runtime_run_coroutine(rt, serves, &s, NULL, &before) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, holds, &s, NULL, &t) == 0);
+    heist_sim_check(heist_await(t, NULL) == 0);
+    heist_sim_check(heist_await(before, NULL) == 0);
+    heist_unref(t);
+    heist_unref(before);
+    close_runtime(rt);
+}
+
+/* ---- futures: set, cancelled, awaited and waited for at once ---- */
+
+struct meeting {
+    heist_future *f;
+    int set, cancelled, woken, called;
+    _Atomic(int) outcomes[3];
+};
+
+static int meets(void *arg, void **out) {
+    (void)out;
+    struct meeting *m = arg;
+    int err = heist_await(m->f, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED);
+    atomic_fetch_add(&m->outcomes[err ? 1 : 0], 1);
+    return 0;
+}
+
+static int meets_until(void *arg, void **out) {
+    (void)out;
+    struct meeting *m = arg;
+    int err = heist_await_until(m->f, heist_time() + 0.001, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED || err == -ETIMEDOUT);
+    return 0;
+}
+
+static void met(heist_future *f, void *user) {
+    struct meeting *m = user;
+    heist_sim_check(heist_future_done(f));
+    m->called++;
+}
+
+static void sets(void *arg) {
+    struct meeting *m = arg;
+    m->set = heist_future_set_result(m->f, m, NULL) == 0;
+}
+
+static void cancels_future(void *arg) {
+    struct meeting *m = arg;
+    m->cancelled = heist_cancel(m->f);
+}
+
+SCENE(futures) {
+    heist_runtime *rt = open_runtime(arg);
+    struct meeting m;
+    memset(&m, 0, sizeof(m));
+    heist_sim_check(heist_future_new(heist_runtime_loop(rt, 0), &m.f) == 0);
+    heist_sim_check(heist_future_add_done_callback(m.f, met, &m, NULL) == 0);
+    heist_task *t[3];
+    for (int i = 0; i < 3; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, i < 2 ? meets : meets_until, &m, NULL, &t[i]) == 0);
+    heist_sim_thread *h[2];
+    heist_sim_check(heist_sim_thread_start(sets, &m, &h[0]) == 0);
+    heist_sim_check(heist_sim_thread_start(cancels_future, &m, &h[1]) == 0);
+    int err = heist_await(m.f, NULL);
+    for (int i = 0; i < 3; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_check(m.set + m.cancelled == 1);
+    heist_sim_check(err == (m.set ? 0 : -ECANCELED));
+    heist_sim_check(m.outcomes[m.set ? 0 : 1] == 2);
+    heist_unref(m.f);
+    close_runtime(rt);
+    heist_sim_check(m.called <= 1); /* the close may have come before its turn */
+}
+
+/* ---- many closers, the last of them by unref ---- */
+
+static int small(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_task *t = NULL;
+    int err = heist_create_task(chain_end, NULL, NULL, &t);
+    if (err) {
+        heist_sim_check(err == HEIST_ECLOSED);
+        return err;
+    }
+    err = heist_await(t, NULL);
+    heist_unref(t);
+    return err;
+}
+
+static void closes(void *arg) {
+    heist_runtime *rt = arg;
+    int err = heist_runtime_close(rt, heist_sim_choose(2) ? HEIST_FOREVER : 0.0001);
+    heist_sim_check(err == 0 || err == -ETIMEDOUT);
+    heist_runtime_unref(rt);
+}
+
+SCENE(closers) {
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t = NULL;
+    heist_sim_check(heist_runtime_run_coroutine(rt, small, NULL, NULL, &t) == 0);
+    heist_sim_thread *h[2];
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_sim_thread_start(closes, heist_runtime_ref(rt), &h[i]) == 0);
+    int err = heist_await(t, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED || err == HEIST_ECLOSED);
+    heist_unref(t);
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    close_runtime(rt);
+}
+
+const struct scene scenes[] = {
+    {"spawn", spawn, 1},         {"gather", gather, 1},     {"cancel", cancel, 1},
+    {"cancel_chain", cancel_chain, 1}, {"channel", channel, 1}, {"deadlines", deadlines, 1},
+    {"sleep", sleepers, 1},     {"call_soon", call_soon, 1}, {"run_coroutine", run_coroutine, 1},
+    {"lone_loop", lone_loop, 1}, {"handles", handles, 1},   {"stuck", stuck, 2},
+    {"futures", futures, 1},     {"closers", closers, 1},
+};
+const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
