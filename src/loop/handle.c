@@ -1,7 +1,8 @@
 /* call_soon, call_later, call_at, and the life of their handles.  See handle.h.
  *
  * A timed handle made on another thread travels through the inbox first and is armed
- * by the loop's owner; so promise 2 holds for timers too. */
+ * when the loop's owner takes that, which it does before it looks for timers that are
+ * due; so promise 2 holds for timers too. */
 #include "loop/handle.h"
 
 #include <heist/loop.h>
@@ -76,25 +77,33 @@ static void handle_drop(struct heist__job *job) {
 
 static const struct heist__job_class run_class = {handle_run, handle_drop};
 
-/* By the owner. */
-static void arm(heist_handle *h, heist_loop *loop) {
-    heist__spin_lock(&loop->timer_lock);
-    /* Under the lock, so that a cancel either finds it armed or is seen here. */
-    bool wanted = a_load_rlx(&h->state) == HEIST__HANDLE_SCHEDULED;
-    if (wanted) {
-        h->job.klass = &run_class;
-        heist__timers_add(&loop->timers, &heist__timed(h)->timer, heist__timed(h)->when_ns);
-        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for this thread */
-    }
-    heist__spin_unlock(&loop->timer_lock);
-    if (!wanted) heist_handle_unref(h);
+/* Under the lock, so that a cancel either finds it armed or is seen here. */
+static bool wanted(heist_handle *h, heist_loop *loop) {
+    h->job.klass = &run_class;
+    if (a_load_rlx(&h->state) == HEIST__HANDLE_SCHEDULED) return true; /* rlx: written under the lock */
+    heist__jobs_append(&loop->ready, &h->job);
+    return false;
 }
 
-static void arm_run(struct heist__job *job, heist_loop *loop) {
-    arm(heist_container_of(job, heist_handle, job), loop);
+static void count_armed(heist_loop *loop) {
+    a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for this thread */
 }
 
-static const struct heist__job_class arm_class = {arm_run, handle_drop};
+void heist__handle_arm(heist_handle *h, heist_loop *loop) {
+    if (!wanted(h, loop)) return;
+    heist__timers_add(&loop->timers, &heist__timed(h)->timer, heist__timed(h)->when_ns);
+    count_armed(loop);
+}
+
+void heist__handle_put_back(heist_handle *h, heist_loop *loop) {
+    if (!wanted(h, loop)) return;
+    heist__timers_put_back(&loop->timers, &heist__timed(h)->timer);
+    count_armed(loop);
+}
+
+/* Never run: whoever takes an inbox arms what it finds there. */
+const struct heist__job_class heist__handle_arriving = {handle_run, handle_drop};
+const struct heist__job_class heist__handle_rescued = {handle_run, handle_drop};
 
 static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
                     heist_handle **out, bool timed, int64_t when_ns) {
@@ -108,7 +117,7 @@ static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const hei
     int slab = timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE;
     heist_handle *h = heist__slab_get(self, slab);
     if (!h) return -ENOMEM;
-    h->job.klass = timed ? &arm_class : &run_class;
+    h->job.klass = timed ? &heist__handle_arriving : &run_class;
     a_store_rlx(&h->refs, out ? 2 : 1); /* rlx, as state: published by the queue or by *out */
     a_store_rlx(&h->state, HEIST__HANDLE_SCHEDULED);
     h->timed = timed;
@@ -123,7 +132,9 @@ static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const hei
     }
     if (timed && self->loop == loop) {
         heist__loop_take_inbox(loop); /* earlier submissions come first */
-        arm(h, loop);
+        heist__spin_lock(&loop->timer_lock);
+        heist__handle_arm(h, loop);
+        heist__spin_unlock(&loop->timer_lock);
     } else {
         int err = heist__loop_post(loop, &h->job);
         if (heist_unlikely(err)) {
@@ -187,5 +198,7 @@ int heist_handle_cancelled(const heist_handle *h) {
 }
 
 double heist_handle_when(const heist_handle *h) {
-    return h && h->timed ? heist__seconds_from_ns(heist__timed((heist_handle *)(uintptr_t)h)->when_ns) : 0;
+    if (!h || !h->timed) return 0;
+    int64_t when_ns = heist__timed((heist_handle *)(uintptr_t)h)->when_ns;
+    return when_ns == HEIST__NEVER ? HEIST_FOREVER : heist__seconds_from_ns(when_ns);
 }

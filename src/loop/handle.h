@@ -36,6 +36,13 @@ struct heist__timed_handle {
     int64_t when_ns;
 };
 
+/* What a timed handle in the inbox is: not armed yet, or due and taken out by a rescuer.  The loop arms both when
+ * it takes its inbox, so that timers from everywhere leave in one order. */
+extern const struct heist__job_class heist__handle_arriving, heist__handle_rescued;
+/* By the owner, under the timer lock.  One that was cancelled meanwhile goes to `ready`, where it ends. */
+void heist__handle_arm(heist_handle *h, heist_loop *loop);
+void heist__handle_put_back(heist_handle *h, heist_loop *loop);
+
 static inline struct heist__timed_handle *heist__timed(heist_handle *h) {
     return heist_container_of(h, struct heist__timed_handle, handle);
 }

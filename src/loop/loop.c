@@ -144,17 +144,40 @@ int heist__loop_post_checked(heist_loop *loop, uint64_t id, struct heist__job *j
     return err;
 }
 
-void heist__loop_take_inbox(heist_loop *loop) {
+static void take_inbox(heist_loop *loop, bool locked) {
     if (heist__mpsc_empty(&loop->inbox)) return;
     size_t n = 0;
+    struct heist__job *rescued = NULL; /* the latest first */
+    bool lock = !locked;
     for (struct heist__mpsc_node *node = heist__mpsc_take(&loop->inbox), *next; node; node = next) {
         next = node->next;
-        heist__jobs_append(&loop->ready, heist__job_of(node));
         n++;
+        struct heist__job *job = heist__job_of(node);
+        bool arriving = job->klass == &heist__handle_arriving;
+        if (heist_likely(!arriving && job->klass != &heist__handle_rescued)) {
+            heist__jobs_append(&loop->ready, job);
+            continue;
+        }
+        if (!locked) heist__spin_lock(&loop->timer_lock);
+        locked = true;
+        if (arriving) {
+            heist__handle_arm(heist_container_of(job, heist_handle, job), loop);
+        } else {
+            job->node.next = rescued ? &rescued->node : NULL;
+            rescued = job;
+        }
     }
+    while (rescued) {
+        heist_handle *h = heist_container_of(rescued, heist_handle, job);
+        rescued = rescued->node.next ? heist__job_of(rescued->node.next) : NULL;
+        heist__handle_put_back(h, loop);
+    }
+    if (lock && locked) heist__spin_unlock(&loop->timer_lock);
     if (loop->max_inbox) a_sub_rlx(&loop->inbox_count, n); /* rlx: a count alone */
     a_store_rlx(&loop->received, a_load_rlx(&loop->received) + n);
 }
+
+void heist__loop_take_inbox(heist_loop *loop) { take_inbox(loop, false); }
 
 /* ---- timers ---- */
 
@@ -191,13 +214,14 @@ static unsigned fire(heist_loop *loop, bool rescue) {
         struct heist__jobs due = {NULL, NULL, 0};
         unsigned batch = 0;
         heist__spin_lock(&loop->timer_lock);
-        /* What a rescuer took out before us stands in the inbox, and comes first. */
-        if (!rescue) heist__loop_take_inbox(loop);
+        /* What other threads armed before now, and what a rescuer took out, stands in the inbox. */
+        if (!rescue) take_inbox(loop, true);
         struct heist__timer *t = NULL;
         while (batch < FIRE_BATCH && (t = heist__timers_pop_due(&loop->timers, now))) {
             batch++;
             if (t->kind == HEIST__TIMER_HANDLE) {
                 struct heist__job *job = &heist_container_of(t, struct heist__timed_handle, timer)->handle.job;
+                if (rescue) job->klass = &heist__handle_rescued;
                 heist__jobs_append(rescue ? &due : &loop->ready, job);
                 continue;
             }

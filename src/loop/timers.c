@@ -178,6 +178,14 @@ int heist__timers_add(struct heist__timers *ts, struct heist__timer *t, int64_t 
     return 0;
 }
 
+void heist__timers_put_back(struct heist__timers *ts, struct heist__timer *t) {
+    t->child = t->next = t->prev = NULL;
+    t->armed = true;
+    t->last = false;
+    ts->count++;
+    make_root(ts, ts->root ? join(t, ts->root) : t); /* it stands before all others in the reading order */
+}
+
 bool heist__timers_remove(struct heist__timers *ts, struct heist__timer *t) {
     if (!t->armed) return false;
     struct heist__timer *tree = join_siblings(t->child);

@@ -50,6 +50,10 @@ static inline void heist__timers_destroy(struct heist__timers *ts) { heist__time
  * 0, always: the int leaves room for a store that can run out. */
 int heist__timers_add(struct heist__timers *ts, struct heist__timer *t, int64_t deadline_ns);
 
+/* The same for one that was taken out by pop_due and has not been run: among equal deadlines it comes first
+ * again.  Several are put back in the reverse of the order in which they left. */
+void heist__timers_put_back(struct heist__timers *ts, struct heist__timer *t);
+
 /* Disarms; false when it was not armed. */
 bool heist__timers_remove(struct heist__timers *ts, struct heist__timer *t);
 

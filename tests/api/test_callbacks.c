@@ -234,6 +234,17 @@ static void handle_keeps_its_instant_CB_09(void **state) {
     harness_loop_end(loop);
 }
 
+static void handle_that_never_comes_says_so_CB_09(void **state) {
+    (void)state;
+    heist_loop *loop = harness_loop();
+    heist_handle *handle = NULL;
+    assert_int_equal(heist_loop_call_later(loop, HEIST_FOREVER, stop_loop, loop, NULL, &handle), 0);
+    assert_true(heist_handle_when(handle) == HEIST_FOREVER);
+    assert_int_equal(heist_handle_cancel(handle), 1);
+    heist_handle_unref(handle);
+    harness_loop_end(loop);
+}
+
 static void cancelled_handle_never_runs_CB_10(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
@@ -817,6 +828,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(timers_run_by_deadline_then_by_making_CB_08),
     API_TEST(timers_that_are_due_together_keep_their_order_CB_08),
     API_TEST(handle_keeps_its_instant_CB_09),
+    API_TEST(handle_that_never_comes_says_so_CB_09),
     API_TEST(cancelled_handle_never_runs_CB_10),
     API_TEST(callback_cannot_cancel_itself_CB_10),
     API_TEST(cancel_frees_the_argument_at_once_CB_11),
