@@ -8,115 +8,26 @@
  * default stack that no address space has room for), memory (an allocator that refuses),
  * switched on and off by a plain thread while the others make and close.
  * Threads: 1 to 8 that make, use and close, each its own; the workers; one saboteur.
- * Invariant: the books of the allocator are relaxed counters; the round reads them when
- * every thread that could change them is joined. */
-#include "common.h"
+ * Invariant: the books of the allocator are read when every thread that could change
+ * them is joined. */
+#include "faults.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define MAX_MAKERS 8
-#define NO_ROOM ((size_t)1 << 48) /* bytes of a thread's stack that no machine of ours can map */
 
 enum shape { RUNTIME, LOOP_COROUTINE, LOOP_FOREVER, LOOP_ONCE, RUN, SHAPES };
 static const char *const shape_name[SHAPES] = {"runtimes", "loops that run a coroutine", "loops that run for ever",
                                                "loops driven from outside", "heist_run"};
 enum work { TASK, CALLBACK, TIMER, CHANNEL, SOCKET, CANCEL, GATHER, DONE, READER, WORKS };
 
-/* ---- what may run out ---- */
-
-static bool low_fds, low_threads, low_memory; /* of this round */
-static _Atomic(unsigned) refuse_per_mille;
-static _Atomic(uint64_t) requests, refused_blocks;
-static _Atomic(int64_t) live_blocks;
-static _Atomic(bool) stop;
-static rlim_t normal_fds;
-static uint64_t requests_seed;
-
-static bool refuse(void) {
-    unsigned rate = s_get(&refuse_per_mille);
-    if (!rate || stress_mix(requests_seed, s_add(&requests, 1)) % 1000 >= rate) return false;
-    s_add(&refused_blocks, 1);
-    return true;
-}
-
-static void *count_malloc(size_t bytes, void *user) {
-    (void)user;
-    void *block = refuse() ? NULL : malloc(bytes);
-    if (block) s_add(&live_blocks, 1);
-    return block;
-}
-
-static void *count_realloc(void *block, size_t bytes, void *user) {
-    (void)user;
-    return refuse() ? NULL : realloc(block, bytes);
-}
-
-static void count_free(void *block, void *user) {
-    (void)user;
-    s_add(&live_blocks, -1);
-    free(block);
-}
-
-static void limit_fds(rlim_t most) {
-    struct rlimit now;
-    getrlimit(RLIMIT_NOFILE, &now);
-    now.rlim_cur = most < now.rlim_max ? most : now.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &now)) stress_die("setrlimit: %s", strerror(errno));
-}
-
-static void limit_threads(bool none) {
-    static pthread_attr_t normal;
-    static bool known;
-    pthread_attr_t attr;
-    if (!known) pthread_getattr_default_np(&normal);
-    known = true;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, NO_ROOM);
-    int err = pthread_setattr_default_np(none ? &attr : &normal);
-    if (err) stress_die("the default stack of threads: %s", strerror(err));
-    pthread_attr_destroy(&attr);
-}
-
-/* The lowest number that the next descriptor can get. */
-static int next_fd(void) {
-    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) close(fd);
-    return fd < 0 ? 3 : fd;
-}
-
-static void plenty(void) {
-    s_set(&refuse_per_mille, 0);
-    if (low_threads) limit_threads(false);
-    if (low_fds) limit_fds(normal_fds);
-}
-
-static void *saboteur_main(void *arg) {
-    struct stress_rng rng = *(struct stress_rng *)arg;
-    static const unsigned rates[] = {1, 2, 5, 30, 200};
-    while (!s_get(&stop)) {
-        int fd = next_fd();
-        if (low_memory && stress_chance(&rng, 60)) s_set(&refuse_per_mille, rates[stress_below(&rng, 5)]);
-        if (low_threads && stress_chance(&rng, 60)) limit_threads(true);
-        if (low_fds && stress_chance(&rng, 60)) limit_fds((rlim_t)fd + stress_below(&rng, 12));
-        stress_pause(&rng, 0.003);
-        plenty();
-        stress_pause(&rng, 0.003);
-    }
-    return NULL;
-}
-
 /* 0, or a code of something that ran out: true or false. */
 static bool got(const char *what, int err) {
-    if (err == 0) return true;
-    bool known = (err == -ENOMEM && low_memory) || (err == -EMFILE && low_fds) || (err == -EAGAIN && low_threads);
-    stress_check(known, "%s answered %s%s%s%s", what, heist_error_name(err), low_fds ? ", descriptors are low" : "",
-                 low_threads ? ", threads are low" : "", low_memory ? ", memory is low" : "");
-    return false;
+    stress_check(err == 0 || stress_short_of(err), "%s answered %s; %s", what, heist_error_name(err), stress_shortages());
+    return err == 0;
 }
 
 /* ---- one life ---- */
@@ -139,7 +50,7 @@ struct life {
     heist_future *rung;
 };
 static struct maker makers[MAX_MAKERS];
-static _Atomic(uint64_t) made[SHAPES], refused[SHAPES], worked[WORKS], gave_up[WORKS], live_after_round;
+static _Atomic(uint64_t) made[SHAPES], refused[SHAPES], worked[WORKS], gave_up[WORKS];
 
 static void note_freed(void *arg) {
     struct life *l = arg;
@@ -266,7 +177,7 @@ static void do_work(struct life *l, enum work w) {
         break;
     case SOCKET:
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd)) {
-            stress_check(errno == EMFILE && low_fds, "sockets: %s", strerror(errno));
+            stress_check(stress_short_of(-errno), "sockets: %s", strerror(errno));
             break;
         }
         l->conn[0] = l->conn[1] = NULL;
@@ -317,7 +228,7 @@ static void do_work(struct life *l, enum work w) {
     case READER: {
         if (!got("future_new", heist_future_new(NULL, &l->rung))) break;
         l->fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
-        stress_check(l->fd >= 0 || (errno == EMFILE && low_fds), "an eventfd: %s", strerror(errno));
+        stress_check(l->fd >= 0 || stress_short_of(-errno), "an eventfd: %s", strerror(errno));
         if (l->fd >= 0) {
             well = got("add_reader", heist_loop_add_reader(l->loop, l->fd, readable, l, NULL));
             if (well) {
@@ -423,9 +334,9 @@ static void one_life(struct maker *m, struct stress_rng *rng) {
         } else if (well) {
             live_on_loop(&l, shape);
             err = heist_loop_close(l.loop);
-            if (err == -ENOMEM && low_memory) { /* once more, with memory */
-                stress_block(0.001);
-                while ((err = heist_loop_close(l.loop)) == -ENOMEM) stress_block(0.0005);
+            while (err < 0 && stress_short_of(err)) { /* once more, perhaps with memory */
+                stress_block(0.0005);
+                err = heist_loop_close(l.loop);
             }
             stress_check(err == 0, "closing a loop answered %s", heist_error_name(err));
             heist_loop_unref(l.loop);
@@ -447,50 +358,30 @@ static void *maker_main(void *arg) {
 /* ---- a round ---- */
 
 static void one_round(struct stress_rng *rng) {
-    bool low = stress_chance(rng, 50);
-    low_fds = low && stress_chance(rng, 50);
-    low_threads = low && stress_chance(rng, 50);
-    low_memory = low && stress_chance(rng, 60);
-    requests_seed = stress_next(rng);
-    s_set(&stop, false);
+    unsigned shortages = stress_chance(rng, 50) ? (unsigned)stress_below(rng, 8) : 0;
     int n = stress_draw_threads(rng, MAX_MAKERS);
     if (n > MAX_MAKERS) n = MAX_MAKERS;
     double span = 0.1 + 0.1 * (double)stress_below(rng, 6);
-    stress_settings("%d makers, %.1f s%s%s%s", n, span, low_fds ? ", descriptors run out" : "",
-                    low_threads ? ", threads run out" : "", low_memory ? ", memory runs out" : "");
+    stress_faults_start(rng, shortages);
+    stress_settings("%d makers, %.1f s, %s", n, span, stress_shortages());
     stress_phase("making, using, closing");
     round_end = stress_now() + span;
-    pthread_t saboteur;
-    struct stress_rng saboteur_rng = stress_stream(rng, 0);
     for (int i = 0; i < n; i++) {
         makers[i] = (struct maker){.index = i, .rng = stress_stream(rng, (uint64_t)i)};
         stress_thread(&makers[i].thread, maker_main, &makers[i]);
     }
-    if (low) stress_thread(&saboteur, saboteur_main, &saboteur_rng);
     for (int i = 0; i < n; i++) stress_join(makers[i].thread);
-    s_set(&stop, true);
-    if (low) stress_join(saboteur);
-    plenty();
-    low_fds = low_threads = low_memory = false;
+    stress_faults_stop();
     stress_phase("enough of everything again");
     for (int i = 0; i < SHAPES; i++) one_life(&makers[0], rng);
     stress_phase("blocks of the allocator");
-    int64_t live_now = s_get(&live_blocks);
+    int64_t live_now = stress_blocks_live();
     stress_check(live_now == 0, "%" PRId64 " blocks of the allocator are live although nothing is", live_now);
-    s_set(&live_after_round, (uint64_t)live_now);
 }
 
 int main(int argc, char **argv) {
-    heist_allocator a = HEIST_ALLOCATOR_INIT;
-    a.malloc = count_malloc;
-    a.realloc = count_realloc;
-    a.free = count_free;
-    int err = heist_set_allocator(&a);
-    struct rlimit fds;
-    getrlimit(RLIMIT_NOFILE, &fds);
-    normal_fds = fds.rlim_cur;
+    stress_faults_begin();
     stress_begin(argc, argv, "churn", "made or refused with a code; used; closed; nothing left");
-    stress_check(err == 0, "set_allocator answered %s", heist_error_name(err));
     struct stress_rng rng;
     while (stress_next_round(&rng)) one_round(&rng);
     for (int i = 0; i < SHAPES; i++)
@@ -499,7 +390,6 @@ int main(int argc, char **argv) {
                                                  "cancel", "gather",   "done callback", "reader"};
     for (int i = 0; i < WORKS; i++)
         stress_note("%-28s done %" PRIu64 ", not for want %" PRIu64, work_name[i], s_get(&worked[i]), s_get(&gave_up[i]));
-    stress_note("blocks refused %" PRIu64 ", live after the last round %" PRIu64, s_get(&refused_blocks),
-                s_get(&live_after_round));
+    stress_note("blocks refused %" PRIu64, stress_blocks_refused());
     return stress_end();
 }
