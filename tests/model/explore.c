@@ -6,10 +6,10 @@
  * decision at a point costs a preemption (Musuvathi and Qadeer, "Iterative context
  * bounding", 2007); whom to run when the running thread cannot go on is free.
  *
- * Points are only places where threads contend: a switch in front of a step that no other
- * thread can tell is the same as one in front of the next step that one can.  Which places
- * contend is found on the way; the search starts anew whenever a new one is found, so
- * that the last pass, the one that is counted, had them all.
+ * Points are only steps on objects that threads contend for: a switch in front of a step
+ * that no other thread can tell is the same as one in front of the next step that one can.
+ * Which objects they are is found on the way; the search starts anew whenever there is a
+ * new one, so that the last pass, the one that is counted, knew them all.
  *
  * What the library keeps per thread of the system is exchanged with the stacks: the
  * program's whole block of thread-local variables. */
@@ -38,6 +38,7 @@
 bool model_active;
 int model_self = -1;
 unsigned model_stale_left;
+bool model_blind;
 int64_t model_clock_ns;
 
 /* The system's own. */
@@ -74,7 +75,8 @@ struct decision {
 };
 static struct decision decisions[DECISIONS_MAX];
 static unsigned decided, recorded;
-static unsigned preemptions_left, points, switches;
+static unsigned preemptions_left, points;
+static bool quiet; /* no points: what comes is of no interest */
 static uint64_t executions, all_points;
 static const struct model_case *the_case;
 static struct model_bounds the_bounds;
@@ -121,7 +123,7 @@ void model_trace(const char *name, int kind, int order, uint64_t a, uint64_t b, 
 
 static void print_trace(void) {
     static const char *const orders[] = {"rlx", "acq", "rel", "ar", "sc"};
-    unsigned from = event_count > 300 ? event_count - 300 : 0;
+    unsigned from = event_count > 150 ? event_count - 150 : 0;
     if (event_count > from + EVENTS) from = event_count - EVENTS;
     fprintf(stderr, "the execution%s:\n", from ? " (its end)" : "");
     for (unsigned i = from; i < event_count; i++) {
@@ -185,6 +187,42 @@ static void on_timer(int number) {
     last = executions;
 }
 
+/* ---- fairness ----
+ *
+ * Threads that spin on what a third one holds could take turns for ever.  Each yield gives
+ * those that could have run all the time since the yield before, and did not, precedence
+ * over the one that yields, until they have run (Musuvathi and Qadeer, "Fair stateless
+ * model checking", 2008). */
+
+static unsigned before[MODEL_THREADS];  /* who goes before this one, while they can go */
+static unsigned could[MODEL_THREADS];   /* enabled ever since its last yield */
+static unsigned ran[MODEL_THREADS];     /* scheduled since its last yield */
+
+static unsigned enabled_set(void);
+
+static void fair_begin(void) {
+    for (int i = 0; i < MODEL_THREADS; i++) {
+        before[i] = could[i] = 0;
+        ran[i] = ~0u;
+    }
+}
+
+static void fair_scheduled(int who) {
+    unsigned now = enabled_set();
+    for (int i = 0; i < fiber_count; i++) {
+        before[i] &= ~(1u << who);
+        ran[i] |= 1u << who;
+        could[i] &= now;
+    }
+}
+
+static void fair_yield(int who) {
+    unsigned now = enabled_set();
+    before[who] |= could[who] & now & ~ran[who] & ~(1u << who);
+    could[who] = now;
+    ran[who] = 0;
+}
+
 /* ---- switching ---- */
 
 static void switch_to(int next) {
@@ -193,12 +231,27 @@ static void switch_to(int next) {
     memcpy(from < 0 ? main_tls : fibers[from].tls, model_tls, model_tls_bytes);
     memcpy(model_tls, next < 0 ? main_tls : fibers[next].tls, model_tls_bytes);
     model_self = next;
-    switches++;
+    if (next >= 0) fair_scheduled(next);
     heist__ctx_switch(from < 0 ? &main_sp : &fibers[from].sp, next < 0 ? main_sp : fibers[next].sp, NULL);
 }
 
+/* Asked by whoever runs, on behalf of the one that waits: no access of anybody's. */
+static bool asks(bool (*ready)(void *arg), void *arg) {
+    model_blind = true;
+    bool answer = ready && ready(arg);
+    model_blind = false;
+    return answer;
+}
+
 static bool enabled(const struct fiber *f) {
-    return f->state == READY || (f->state == BLOCKED && f->ready && f->ready(f->ready_arg));
+    return f->state == READY || (f->state == BLOCKED && asks(f->ready, f->ready_arg));
+}
+
+static unsigned enabled_set(void) {
+    unsigned set = 0;
+    for (int i = 0; i < fiber_count; i++)
+        if (enabled(&fibers[i])) set |= 1u << i;
+    return set;
 }
 
 /* Who waits with the earliest deadline; -1: nobody. */
@@ -227,10 +280,11 @@ static _Noreturn void nobody_can_go_on(void) {
 
 /* The others, from the next one on, that may run now. */
 static unsigned others(int *list, bool yielded_too) {
-    unsigned n = 0;
+    unsigned n = 0, now = enabled_set();
     for (int k = 1; k <= fiber_count; k++) {
         int i = (model_self + k) % fiber_count;
-        if (i != model_self && enabled(&fibers[i]) && (yielded_too || !fibers[i].yielded)) list[n++] = i;
+        if (i == model_self || !(now & 1u << i) || before[i] & now) continue;
+        if (yielded_too || !fibers[i].yielded) list[n++] = i;
     }
     return n;
 }
@@ -238,7 +292,7 @@ static unsigned others(int *list, bool yielded_too) {
 void model_point(void) {
     if (model_self < 0) return;
     if (++points > POINTS_MAX) failed("it gets nowhere: too many steps");
-    if (!preemptions_left) return;
+    if (!preemptions_left || quiet) return;
     int list[MODEL_THREADS];
     unsigned n = others(list, false);
     int timed = first_deadline();
@@ -285,6 +339,7 @@ void model_yield(void) {
     if (model_self < 0) return;
     if (++points > POINTS_MAX) failed("it gets nowhere: somebody spins for ever");
     fibers[model_self].yielded = true;
+    fair_yield(model_self);
     leave(true);
     fibers[model_self].yielded = false;
 }
@@ -297,7 +352,7 @@ void model_progress(void) {
 bool model_block(bool (*ready)(void *arg), void *arg, int64_t deadline_ns, const char *what) {
     struct fiber *f = &fibers[model_self];
     for (;;) {
-        if (ready && ready(arg)) return true;
+        if (asks(ready, arg)) return true;
         if (deadline_ns <= model_clock_ns) return false;
         if (++points > POINTS_MAX) failed("it gets nowhere: too many steps");
         f->state = BLOCKED;
@@ -327,6 +382,10 @@ bool model_ended(void *thread_number) { return fibers[(intptr_t)thread_number].s
 static void fiber_main(void *payload) {
     (void)payload;
     struct fiber *f = &fibers[model_self];
+    /* Not part of the case: the first wait of a thread goes to the pool of parkers. */
+    quiet = true;
+    heist__parker_get();
+    quiet = false;
     if (f->plain_start)
         f->plain_start();
     else
@@ -379,6 +438,7 @@ static void execute(void) {
     model_stale_left = the_bounds.stale;
     model_clock_ns = INT64_C(1000000000);
     fiber_count = 0;
+    fair_begin();
     model_active = true;
     world_begin();
     memory_begin();
@@ -410,7 +470,7 @@ static void explore(const struct model_case *c, struct model_bounds bounds) {
     double start = seconds_now();
     the_case = c;
     the_bounds = bounds;
-    memory_forget_sites();
+    memory_forget();
     unsigned passes = 1;
     recorded = 0;
     executions = all_points = 0;
@@ -418,11 +478,11 @@ static void explore(const struct model_case *c, struct model_bounds bounds) {
     while (more) {
         execute();
         executions++;
-        if (memory_new_sites) {
-            memory_new_sites = 0;
+        if (memory_new_contended) {
+            memory_new_contended = 0;
             recorded = 0;
             executions = all_points = 0;
-            passes++;
+            if (++passes > 10000) failed("addresses differ from execution to execution");
             continue;
         }
         more = next_decisions();

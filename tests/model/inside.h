@@ -15,6 +15,7 @@
 extern bool model_active;  /* from setup to the end of check */
 extern int model_self;     /* the thread that runs, -1: setup, check, or no execution */
 extern unsigned model_stale_left;
+extern bool model_blind; /* plain accesses are not looked at */
 extern char *model_tls; /* the thread-local variables: one address, and of each thread its own content */
 extern size_t model_tls_bytes;
 
@@ -49,9 +50,9 @@ void memory_plain(const volatile void *p, size_t bytes, bool writes, const void 
 void memory_block(void *p, size_t bytes);
 void memory_block_gone(void *p, size_t bytes);
 
-/* Places that two threads have contended for; new ones since the last reset of the count. */
-extern unsigned memory_new_sites;
-void memory_forget_sites(void);
+/* Objects that two threads were first seen to contend for since the last reset of the count. */
+extern unsigned memory_new_contended;
+void memory_forget(void);
 
 /* ---- world.c ---- */
 

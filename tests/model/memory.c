@@ -31,7 +31,6 @@
 #include "model/inside.h"
 
 #define HISTORY 8
-#define SITES_MAX 24
 
 struct clock {
     uint32_t at[MODEL_SLOTS];
@@ -56,12 +55,10 @@ struct location {
     uintptr_t address; /* 0: free */
     unsigned count, bytes;
     uint8_t readers, writers; /* sets of threads */
-    bool contended;
     uint8_t init_slot;
     uint32_t init_epoch;
     uint32_t touched[MODEL_SLOTS];
-    unsigned sites;
-    struct site *site[SITES_MAX];
+    const char *site; /* of its last use */
     struct store store[HISTORY];
 };
 
@@ -74,34 +71,28 @@ struct thread_memory {
     unsigned repeats;
 };
 
-/* ---- places ---- */
+/* ---- objects that threads contend for ----
+ *
+ * By address: in an execution an address means one object, for memory is not used twice.
+ * In another execution it may mean another one; then there are points too many, none too
+ * few, for the set only grows until an execution finds nothing new. */
 
-struct site {
-    const char *name;
-    bool contended;
-};
+#define CONTENDED 8192
+static uintptr_t contended[CONTENDED];
+unsigned memory_new_contended;
 
-#define SITES 4096
-static struct site sites[SITES];
-unsigned memory_new_sites;
-
-void memory_forget_sites(void) {
-    memset(sites, 0, sizeof(sites));
-    memory_new_sites = 0;
+void memory_forget(void) {
+    memset(contended, 0, sizeof(contended));
+    memory_new_contended = 0;
 }
 
-static struct site *site_of(const char *name) {
-    size_t at = ((uintptr_t)name >> 2) * 0x9e3779b97f4a7c15u >> 52;
-    while (sites[at].name && sites[at].name != name) at = (at + 1) % SITES;
-    sites[at].name = name;
-    return &sites[at];
+static uintptr_t *contended_slot(uintptr_t address) {
+    size_t at = address * 0x9e3779b97f4a7c15u >> 51;
+    while (contended[at] && contended[at] != address) at = (at + 1) % CONTENDED;
+    return &contended[at];
 }
 
-static void contend(struct site *s) {
-    if (s->contended) return;
-    s->contended = true;
-    memory_new_sites++;
-}
+static bool is_contended(const volatile void *p) { return *contended_slot((uintptr_t)p) != 0; }
 
 /* ---- state of an execution ---- */
 
@@ -261,9 +252,8 @@ static struct location *locate(const volatile void *p, unsigned bytes) {
         if (used_count >= LOCATIONS * 3 / 4) model_fail("the checker's table of atomic objects is full");
         used[used_count++] = l;
         l->address = address;
-        l->count = l->sites = 0;
+        l->count = 0;
         l->readers = l->writers = 0;
-        l->contended = false;
         l->init_epoch = 0;
         l->bytes = bytes;
         memset(l->touched, 0, sizeof(l->touched));
@@ -282,28 +272,24 @@ static struct location *locate(const volatile void *p, unsigned bytes) {
     return l;
 }
 
-/* Who meets whom where: only places where threads contend need be points of the search. */
-static void note(struct location *l, struct site *s, bool writes) {
-    use_block(l->address, s->name);
+/* Who meets whom where: only uses of objects for which threads contend need be points of the search. */
+static void note(struct location *l, const char *name, bool writes) {
+    use_block(l->address, name);
     if (l->init_epoch && !happened(l->init_slot, l->init_epoch))
-        model_fail("%s: an atomic object is used whose initialisation was not handed over", s->name);
+        model_fail("%s: an atomic object is used whose initialisation was not handed over", name);
     l->touched[slot()] = self()->now.hb.at[slot()];
+    l->site = name;
     uint8_t me = (uint8_t)(1 << model_self);
     if (writes)
         l->writers |= me;
     else
         l->readers |= me;
-    unsigned i = 0;
-    while (i < l->sites && l->site[i] != s) i++;
-    if (i == l->sites && l->sites < SITES_MAX) l->site[l->sites++] = s;
     uint8_t all = l->readers | l->writers;
-    if (l->contended) {
-        contend(s);
-    } else if (l->writers && (all & (all - 1))) {
-        l->contended = true;
-        for (i = 0; i < l->sites; i++) contend(l->site[i]);
-        contend(s);
-    }
+    if (!l->writers || !(all & (all - 1))) return;
+    uintptr_t *c = contended_slot(l->address);
+    if (*c) return;
+    *c = l->address;
+    memory_new_contended++;
 }
 
 static bool store_known(const struct store *s, const struct clock *c) {
@@ -371,7 +357,7 @@ static void write_to(struct location *l, volatile void *p, uint64_t value, int o
 /* A load that sees the same again and again, and nothing between, spins. */
 static bool spins(const struct location *l) {
     struct thread_memory *t = self();
-    return t->looked_at == l && t->repeats >= 3;
+    return t->looked_at == l && t->repeats >= 2;
 }
 
 static void look(const struct location *l, uint64_t value) {
@@ -392,16 +378,18 @@ uint64_t heist__model_load(const volatile void *p, unsigned bytes, int order, co
         if (model_active) use_block((uintptr_t)p, name);
         return peek(p, bytes);
     }
-    struct site *site = site_of(name);
-    if (site->contended) model_point();
+    bool shared = is_contended(p);
     struct location *l = locate(p, bytes);
     bool spinning = spins(l);
     if (spinning) {
         model_yield();
         l = locate(p, bytes);
+    } else if (shared) {
+        model_point();
+        l = locate(p, bytes);
     }
     tick();
-    note(l, site, false);
+    note(l, name, false);
     unsigned newest = l->count - 1, at = newest;
     if (model_stale_left && newest && !spinning) {
         unsigned stale = model_decide(newest - floor_of(l, order == HEIST__ORDER_SC) + 1);
@@ -411,7 +399,7 @@ uint64_t heist__model_load(const volatile void *p, unsigned bytes, int order, co
     struct store *s = &l->store[at];
     read_from(s, order);
     look(l, s->value);
-    if (site->contended)
+    if (shared)
         model_trace(name, MODEL_LOAD, order, s->value, 0, at != newest);
     return s->value;
 }
@@ -422,14 +410,14 @@ void heist__model_store(volatile void *p, unsigned bytes, uint64_t value, int or
         poke(p, bytes, value);
         return;
     }
-    struct site *site = site_of(name);
-    if (site->contended) model_point();
+    bool shared = is_contended(p);
+    if (shared) model_point();
     struct location *l = locate(p, bytes);
     tick();
     acted();
-    note(l, site, true);
+    note(l, name, true);
     write_to(l, p, value, order, NULL);
-    if (site->contended) model_trace(name, MODEL_STORE, order, cut(value, bytes), 0, false);
+    if (shared) model_trace(name, MODEL_STORE, order, cut(value, bytes), 0, false);
 }
 
 static uint64_t apply(int op, uint64_t old, uint64_t v) {
@@ -449,16 +437,16 @@ uint64_t heist__model_rmw(volatile void *p, unsigned bytes, int op, uint64_t val
         poke(p, bytes, apply(op, old, value));
         return old;
     }
-    struct site *site = site_of(name);
-    if (site->contended) model_point();
+    bool shared = is_contended(p);
+    if (shared) model_point();
     struct location *l = locate(p, bytes);
     tick();
     acted();
-    note(l, site, true);
+    note(l, name, true);
     struct store before = l->store[l->count - 1];
     read_from(&l->store[l->count - 1], order);
     write_to(l, p, apply(op, before.value, value), order, &before);
-    if (site->contended) model_trace(name, MODEL_RMW, order, before.value, l->store[l->count - 1].value, false);
+    if (shared) model_trace(name, MODEL_RMW, order, before.value, l->store[l->count - 1].value, false);
     return before.value;
 }
 
@@ -473,8 +461,8 @@ bool heist__model_cas(volatile void *p, unsigned bytes, void *expected, uint64_t
             poke(expected, bytes, old);
         return old == want;
     }
-    struct site *site = site_of(name);
-    if (site->contended) model_point();
+    bool shared = is_contended(p);
+    if (shared) model_point();
     struct location *l = locate(p, bytes);
     tick();
     acted();
@@ -490,7 +478,7 @@ bool heist__model_cas(volatile void *p, unsigned bytes, void *expected, uint64_t
         if (at != newest) model_stale_left--;
     }
     bool succeeds = fits && at == newest;
-    note(l, site, succeeds);
+    note(l, name, succeeds);
     struct store before = l->store[at];
     int fail_order = order == HEIST__ORDER_AR ? HEIST__ORDER_ACQ : order == HEIST__ORDER_REL ? HEIST__ORDER_RLX : order;
     read_from(&l->store[at], succeeds ? order : fail_order);
@@ -498,7 +486,7 @@ bool heist__model_cas(volatile void *p, unsigned bytes, void *expected, uint64_t
         write_to(l, p, value, order, &before);
     else
         poke(expected, bytes, before.value);
-    if (site->contended)
+    if (shared)
         model_trace(name, succeeds ? MODEL_CAS : MODEL_CAS_FAILED, order, before.value, cut(value, bytes), at != newest);
     return succeeds;
 }
@@ -603,7 +591,7 @@ static void plain_granule(uintptr_t granule, uint8_t mask, bool writes, const vo
 }
 
 void memory_plain(const volatile void *p, size_t bytes, bool writes, const void *pc) {
-    if (!model_active || (uintptr_t)p - (uintptr_t)model_tls < model_tls_bytes) return;
+    if (!model_active || model_blind || (uintptr_t)p - (uintptr_t)model_tls < model_tls_bytes) return;
     uintptr_t at = (uintptr_t)p, end = at + bytes;
     char text[64];
     struct block *b = block_at(at);
@@ -645,7 +633,7 @@ void memory_block_gone(void *p, size_t bytes) {
         for (int s = 0; s < MODEL_SLOTS; s++)
             if (l->touched[s] && !happened(s, l->touched[s]))
                 model_fail("a block is freed, and a use of its atomic object does not happen before: %s",
-                           l->sites ? l->site[0]->name : "?");
+                           l->site);
     }
 }
 

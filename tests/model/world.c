@@ -96,7 +96,7 @@ int __wrap_clock_nanosleep(clockid_t clock, int flags, const struct timespec *ti
 /* Each reading takes a moment: a loop that waits by the clock ends. */
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out) {
     if (!model_active) return __real_clock_gettime(clock, out);
-    if (model_self >= 0) model_clock_ns += 1000;
+    if (model_self >= 0) model_clock_ns += 20000;
     *out = (struct timespec){model_clock_ns / 1000000000, model_clock_ns % 1000000000};
     return 0;
 }
@@ -291,7 +291,7 @@ static long futex(uint32_t *word, int op, uint32_t value, const struct timespec 
         errno = ETIMEDOUT;
         return -1;
     case FUTEX_WAKE: return wake(word, (int)value);
-    default: model_fail("the checker does not know this futex operation");
+    default: model_fail("the checker does not know the futex operation %d", op);
     }
 }
 
@@ -418,6 +418,19 @@ int __wrap_pthread_join(pthread_t thread, void **result) {
     if (model_self >= 0) model_block(model_ended, (void *)thread, INT64_MAX, "a thread's end");
     memory_joined((int)thread);
     return 0;
+}
+
+int __real_pthread_once(pthread_once_t *once, void (*fn)(void));
+int __wrap_pthread_once(pthread_once_t *once, void (*fn)(void));
+
+/* What is made once for the process is made in the first execution. */
+int __wrap_pthread_once(pthread_once_t *once, void (*fn)(void)) {
+    int before = *(int *)once, err = __real_pthread_once(once, fn);
+    if (*(int *)once != before)
+        memory_release(once);
+    else
+        memory_acquire(once);
+    return err;
 }
 
 int __wrap_pthread_detach(pthread_t thread) { return model_active ? 0 : __real_pthread_detach(thread); }
