@@ -1,7 +1,6 @@
 /* The calls of heist/testing.h that a program makes inside a simulation, and the single run. */
 #include <errno.h>
 #include <heist/testing.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/options.h"
 #include "base/sys.h"
 #include "check/run.h"
+#include "loop/clock.h"
 
 _Static_assert(HEIST_SIM_FAULT_KINDS == HEIST__FAULTS && HEIST_SIM_FAULT_SPURIOUS == HEIST__FAULT_SPURIOUS &&
                    HEIST_SIM_FAULT_SHORT == HEIST__FAULT_SHORT,
@@ -28,7 +28,8 @@ void heist_sim_spin(void) { heist__sys_yield(); }
 
 void heist_sim_pause(double seconds) {
     if (!(seconds > 0)) return;
-    heist__sys_sleep(seconds < 1e9 ? (int64_t)ceil(seconds * 1e9) : INT64_C(1000000000) * 1000000000);
+    int64_t ns = heist__ns_from_seconds(seconds), longest = HEIST__NEVER / 4; /* 73 years */
+    heist__sys_sleep(ns < longest ? ns : longest);
 }
 
 unsigned heist_sim_choose(unsigned n) { return heist__sim_choose(n); }
