@@ -52,7 +52,7 @@ HEIST_API void heist_listener_close(heist_listener *l);
 /* Connects.  Context: task.  Suspends: may.  Errors: -ECONNREFUSED and the like, -ETIMEDOUT, -ECANCELED. */
 HEIST_API int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) HEIST_NODISCARD;
 /* Takes over a connected stream socket, pipe end or other pollable descriptor (made non-blocking).
- * Ownership: fd is the connection's on success only. */
+ * Suspends: never.  Ownership: fd is the connection's on success only. */
 HEIST_API int heist_conn_open(int fd, heist_conn **out) HEIST_NODISCARD;
 
 /* Reads what is there, at least one byte: the count; 0 at the end of the stream.
@@ -61,7 +61,7 @@ HEIST_API int heist_conn_open(int fd, heist_conn **out) HEIST_NODISCARD;
  * -EPIPE, HEIST_ECLOSED (closed by another task meanwhile), -EBUSY, -EINVAL. */
 HEIST_API ptrdiff_t heist_conn_read(heist_conn *c, void *buf, size_t size, double deadline) HEIST_NODISCARD;
 HEIST_API int heist_conn_write(heist_conn *c, const void *buf, size_t size, double deadline, size_t *written);
-/* Ends our side of the stream: the peer reads the end. */
+/* Ends our side of the stream: the peer reads the end.  Suspends: never. */
 HEIST_API int heist_conn_shutdown(heist_conn *c);
 /* Closes; tasks that wait on it get HEIST_ECLOSED.  NULL is allowed.  Context: any.  Suspends: never.
  * Undefined: any use after it, except by the calls that it wakes. */

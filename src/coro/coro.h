@@ -73,6 +73,11 @@ static HEIST__SWITCH_INLINE void heist__coro_exchange_exceptions(struct heist__c
     c->uncaught = uncaught;
 }
 
+/* On the host's thread: what runs there has caught an exception that has not ended, or one is in flight. */
+static inline bool heist__coro_in_exception(const struct heist__host *h) {
+    return h->cxx && (h->cxx->caught || h->cxx->uncaught);
+}
+
 /* Host: runs c until it leaves or exits; returns what c passes then. */
 static HEIST__SWITCH_INLINE void *heist__coro_enter(struct heist__host *h, struct heist__coro *c, void *payload) {
     if (h->cxx) heist__coro_exchange_exceptions(h->cxx, c);

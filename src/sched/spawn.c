@@ -355,6 +355,7 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
     if (!w->in_place || t->pinned || !heist__deque_newest_is(&w->stack, f)) return false;
     if (heist_unlikely(a_load_rlx(&w->loop->debug)) || !room_for(t, f)) return false; /* rlx: a setting */
     if (heist_unlikely((fp = heist__ctx_fp()) != heist__ctx_fp_of(w->host.sp))) return false;
+    if (heist_unlikely(heist__coro_in_exception(&w->host))) return false; /* it would find its awaiter's */
     if (w->alone) {
         a_store_sc(&t->awaiting, f);
         heist__deque_pop_alone(&w->stack);

@@ -113,6 +113,47 @@ void unwinding_goes_on_elsewhere() {
     MIGRATE_CHECK(ended == 5);
 }
 
+// ---- a task that is awaited from a catch block, before it has begun ----
+
+int finds_none(void *arg, void **) {
+    MIGRATE_CHECK(std::current_exception() == nullptr && in_flight() == 0);
+    bool caught = false;
+    try {
+        throw numbered(1);
+    } catch (numbered &) {
+        caught = migrate() == 0;
+    }
+    *static_cast<bool *>(arg) = caught && std::current_exception() == nullptr;
+    return 0;
+}
+
+void await_one() {
+    heist_task *task;
+    bool fine = false;
+    MIGRATE_CHECK(heist_create_task(finds_none, &fine, nullptr, &task) == 0);
+    MIGRATE_CHECK(heist_await(task, nullptr) == 0 && fine);
+    heist_unref(task);
+}
+
+struct awaits_when_it_ends {
+    ~awaits_when_it_ends() {
+        MIGRATE_CHECK(in_flight() == 1);
+        await_one();
+        MIGRATE_CHECK(in_flight() == 1);
+    }
+};
+
+void awaited_tasks_begin_without() {
+    await_one();
+    try {
+        awaits_when_it_ends guard;
+        throw numbered(5);
+    } catch (numbered &e) {
+        await_one();
+        MIGRATE_CHECK(e.number == 5 && std::current_exception() != nullptr);
+    }
+}
+
 // ---- a crowd ----
 
 const int crowd_size = 48;
@@ -185,6 +226,7 @@ int traveller(void *, void **) {
     caught_stays_caught();
     rethrow_finds_the_right_one();
     unwinding_goes_on_elsewhere();
+    awaited_tasks_begin_without();
     return 0;
 }
 

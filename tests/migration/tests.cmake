@@ -27,6 +27,7 @@ endif()
 list(JOIN heist_test_launcher " " migration_launcher)
 foreach(mode O0 O2 O3 lto)
     set(flags -${mode})
+    set(linking "")
     if(mode STREQUAL "lto")
         set(flags -O2 -flto)
         if(CMAKE_C_COMPILER_ID STREQUAL "Clang")
@@ -34,13 +35,13 @@ foreach(mode O0 O2 O3 lto)
             if(NOT MIGRATION_LLD)
                 continue()
             endif()
-            list(APPEND flags -fuse-ld=lld)
+            set(linking -fuse-ld=lld)
         endif()
     endif()
     foreach(program machine_state exceptions)
         heist_add_test(migration/${program}/${mode} LABELS migration
                        ENVIRONMENT "CC=${migration_cc}" "CXX=${migration_cxx}" "LIBS=${migration_ck}"
-                       "LAUNCHER=${migration_launcher}"
+                       "LDFLAGS=${linking}" "LAUNCHER=${migration_launcher}"
                        COMMAND "${CMAKE_SOURCE_DIR}/tests/migration/run" "$<TARGET_FILE:heist_static>" ${program}
                        ${flags} ${migration_observer})
         set_tests_properties(migration/${program}/${mode} PROPERTIES SKIP_RETURN_CODE 77)
