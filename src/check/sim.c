@@ -23,6 +23,9 @@
 #define POINT_NS 20
 #define SPIN_NS 1000
 #define NEVER INT64_MAX
+/* Points in a row after which a thread gives way as if it span: a loop that waits for another thread without saying
+ * so ends on a real machine by the end of its time slice. */
+#define SLICE_POINTS 10000
 /* Points without a spin after which a thread has left its loop. */
 #define CALM_POINTS 8
 /* Switches that are kept for the report. */
@@ -83,6 +86,7 @@ struct heist__sim {
     int spinners;        /* with `spinning` set */
     unsigned lone_spins; /* in a row */
     uint64_t quiet;      /* points to go without asking */
+    uint64_t slice_end;  /* the step at which the holder of the turn has had it for long */
     uint64_t generation; /* of what a poll may see */
     uint64_t start_points, waits;
     int top;             /* numbers from here on are free */
@@ -339,6 +343,7 @@ static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins)
         uint64_t mask = able(s), own = t ? UINT64_C(1) << current : 0, calm = mask & ~spinning(s);
         bool stays = !spins && mask & own;
         if (stays) calm |= own; /* it may spin, but is in the middle of its look */
+        if (spins && calm & ~own) calm &= ~own;
         if (!mask) {
             if (!looked && polls_have_events(s)) {
                 looked = true;
@@ -392,6 +397,7 @@ static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins)
 
 static void give_turn(struct heist__sim *s, struct thread *from, struct thread *to, const char *why) {
     s->counts.switches++;
+    s->slice_end = s->counts.steps + SLICE_POINTS;
     fold(s, (uint64_t)(to->id + 1) << 32);
     trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL, from ? from->line : 0);
     heist__baton_pass(&to->turn);
@@ -400,7 +406,10 @@ static void give_turn(struct heist__sim *s, struct thread *from, struct thread *
 /* Passes the turn, if another shall have it, and returns when it has come back. */
 static void settle(struct heist__sim *s, struct thread *t, bool spins, const char *why) {
     struct thread *next = decide(s, t, spins);
-    if (next == t) return;
+    if (next == t) {
+        if (spins) s->slice_end = s->counts.steps + SLICE_POINTS;
+        return;
+    }
     give_turn(s, t, next, why);
     heist__baton_await(&t->turn);
 }
@@ -430,7 +439,9 @@ HEIST_NOINLINE void heist__sim_step(const char *file, int line) {
             for (int i = 0; i < s->top; i++) stop_spinning(s, &s->thread[i]);
         }
     }
-    if (s->quiet)
+    if (heist_unlikely(s->counts.steps >= s->slice_end))
+        settle(s, t, true, "has run for long");
+    else if (s->quiet)
         s->quiet--;
     else
         settle(s, t, false, "is preempted");
@@ -806,6 +817,7 @@ int heist__sim_run(struct heist__sim *s, const struct heist__sim_spec *spec, str
     report->message[0] = report->text[0] = 0;
     s->live = s->spinners = s->top = 0;
     s->lone_spins = 0;
+    s->slice_end = SLICE_POINTS;
     s->quiet = s->generation = s->start_points = s->waits = s->traced = 0;
     s->inet = false;
     for (int i = 0; i < FDS; i++) s->registered[i].epfd = -1;
