@@ -43,6 +43,7 @@ struct heist__worker {
     struct heist__stack_cache stacks;
     unsigned picks;
     unsigned in_place; /* tasks that the step which runs may still run on its own stack */
+    int locks_watch; /* debug mode: locks held when the step began, plus one; 0: not watched; see held.h */
     bool polling;    /* wakes now come from the loop's steps: they are served in order of arrival */
     bool searching;  /* counted in rt->searching */
     bool acked;      /* has seen that the runtime closes */

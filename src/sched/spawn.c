@@ -18,6 +18,7 @@
 #include "base/fork.h"
 #include "base/options.h"
 #include "mem/slab.h"
+#include "sched/held.h"
 #include "sched/sched.h"
 #include "task/state.h"
 
@@ -296,6 +297,7 @@ void heist__step(struct heist__worker *w, heist_task *t) {
     bool debug = heist_unlikely(a_load_rlx(&loop->debug)); /* rlx: a setting */
     for (;;) {
         int64_t start = debug ? heist__clock_now(loop->clock) : 0;
+        if (heist_unlikely(debug)) w->locks_watch = heist__held_begin();
         self->task = t;
         a_store_rlx(&t->running, 1); /* rlx: for reports */
         void *left = heist__coro_enter(&w->host, t->coro, t);
@@ -305,6 +307,9 @@ void heist__step(struct heist__worker *w, heist_task *t) {
         if (heist_unlikely(debug)) {
             int64_t took = heist__clock_now(loop->clock) - start;
             if (took >= a_load_rlx(&loop->slow_ns)) report_slow(w, t, took);
+            if (w->locks_watch && left == LEFT_FOR_GOOD)
+                heist__held_check(w, t, "a task ends while its thread holds a lock that it took");
+            w->locks_watch = 0;
         }
         if (left == LEFT_FOR_GOOD) {
             struct heist__coro *coro = t->coro;

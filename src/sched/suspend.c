@@ -3,10 +3,13 @@
 
 #include "base/fork.h"
 #include "conc/parker.h"
+#include "sched/held.h"
 
 void heist__suspend(bool (*commit)(heist_task *t, void *arg), void *arg) {
     struct heist__self *self = heist__self();
     struct heist__worker *w = self->worker;
+    if (heist_unlikely(w->locks_watch))
+        heist__held_check(w, self->task, "a task suspends while its thread holds a lock that it took");
     w->commit = commit;
     w->commit_arg = arg;
     heist__coro_leave(&w->host, self->task->coro, NULL);

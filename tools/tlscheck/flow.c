@@ -229,7 +229,7 @@ static bool never_returns(const char *name) {
         "abort", "exit", "_exit", "_Exit", "quick_exit", "__stack_chk_fail", "__assert_fail", "__assert_perror_fail",
         "__assert", "_Unwind_Resume", "__cxa_throw", "__cxa_rethrow", "__cxa_bad_cast", "__cxa_throw_bad_array_new_length",
         "__clang_call_terminate", "_ZSt9terminatev", "longjmp", "_longjmp", "siglongjmp", "__longjmp_chk", "pthread_exit",
-        "thrd_exit", "__chk_fail", "heist__assert_fail",
+        "thrd_exit", "__chk_fail", "heist__assert_failed",
     };
     for (size_t i = 0; name && i < sizeof(list) / sizeof(list[0]); i++)
         if (strcmp(list[i], name) == 0) return true;

@@ -1,0 +1,30 @@
+/* heist/debug.h: what debug mode can be taught to see.
+ *
+ * Not part of heist.h.  Debug mode itself is HEIST_RUNTIME_DEBUG and heist_loop_set_debug. */
+#ifndef HEIST_DEBUG_H
+#define HEIST_DEBUG_H
+
+#include <heist/base.h>
+
+HEIST_BEGIN_DECLS
+
+/* How many locks the calling thread holds that belong to the thread which took them, as a mutex of POSIX threads
+ * does.  With size > 0 also writes a description of them into text, always terminated.
+ * Called on the workers, perhaps on a task's stack; must not call the library. */
+typedef int (*heist_debug_locks_fn)(char *text, size_t size);
+
+#define HEIST_DEBUG_LOCKS_GO_ON 0x1u /* after the report the program goes on */
+
+/* Teaches debug mode to count locks: a step of a task that suspends or ends while its thread holds more of
+ * them than when the step began is reported to the exception handler of the loop, with the task's name, the
+ * place where it was made and what `held` says of the locks.  Then the process aborts: another thread might
+ * unlock, or the thread's next task lock again.  NULL for `held` ends it.  Holds for steps that begin later, on
+ * loops in debug mode; costs the others nothing.
+ * libheist-debugmutex, when a program is linked with it or it is preloaded, counts the locks of POSIX threads
+ * and of C11 and calls this by itself.
+ * Context: any.  Suspends: never.  Errors: -EINVAL (an unknown flag). */
+HEIST_API int heist_debug_set_locks_hook(heist_debug_locks_fn held, unsigned flags);
+
+HEIST_END_DECLS
+
+#endif
