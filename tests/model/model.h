@@ -22,6 +22,7 @@ struct model_case {
     void (*thread[4])(void);
     void (*check)(void); /* all threads have ended; frees what setup made; may be NULL */
     struct model_bounds shallow, deep; /* as a test of each build; as `./dev check` asks for it */
+    bool no_time; /* time-outs never come: who is not woken waits for ever, and is found */
 };
 
 /* Explores all cases, or those named; with --deep to the deep bounds.  Prints a line for each.  The status
@@ -35,6 +36,9 @@ _Noreturn void model_fail(const char *format, ...) __attribute__((format(printf,
 /* Blocks the calling thread of the case until ready(arg), which reads what the test's threads wrote plainly
  * and passes no order on. */
 void model_wait(bool (*ready)(void *arg), void *arg, const char *what);
+
+/* A foreign poll's look at a poll set, which takes nothing: for model_wait. */
+bool model_readable(int fd);
 
 /* One of n outcomes, each of which is explored. */
 unsigned model_choose(unsigned n);

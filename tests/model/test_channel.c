@@ -97,15 +97,15 @@ static void recv_until_then_send(void) {
 
 int main(int argc, char **argv) {
     static const struct model_case cases[] = {
-        {"a rendezvous", rendezvous_2, {send_0, recv_1}, once, {3, 1}, {5, 3}},
-        {"one cell", one_cell_2, {send_2, recv_2}, once, {3, 1}, {5, 2}},
-        {"a receiver that gives up", rendezvous_2, {send_0_until, recv_until}, once, {3, 0}, {5, 2}},
-        {"one that gives up, one that waits", rendezvous_3, {send_0, recv_until_then_send, recv_waits}, once, {2, 0}, {3, 1}},
-        {"one cell, one gives up", one_cell_3, {send_0, recv_until_then_send, recv_waits}, once, {2, 0}, {3, 1}},
-        {"two senders, one gives up", one_cell_3, {send_0_until, send_1, recv_until_2}, at_most_once, {2, 0}, {3, 1}},
-        {"try against a deadline", rendezvous_2, {try_send_0, recv_or_pass_on}, once, {3, 1}, {5, 2}},
-        {"close against a receiver", one_cell_2, {send_and_close, recv_all}, once, {3, 1}, {4, 2}},
-        {"close against sender and receiver", one_cell_3, {send_0, close_it, recv_all}, once, {2, 0}, {3, 1}},
+        {"a rendezvous", rendezvous_2, {send_0, recv_1}, once, {3, 1}, {4, 2}},
+        {"one cell", one_cell_2, {send_2, recv_2}, once, {2, 1}, {3, 2}},
+        {"a receiver that gives up", rendezvous_2, {send_0_until, recv_until}, once, {3, 0}, {4, 1}},
+        {"one that gives up, one that waits", rendezvous_3, {send_0, recv_until_then_send, recv_waits}, once, {1, 0}, {2, 0}},
+        {"one cell, one gives up", one_cell_3, {send_0, recv_until_then_send, recv_waits}, once, {1, 1}, {2, 0}},
+        {"two senders, one gives up", one_cell_3, {send_0_until, send_1, recv_until_2}, at_most_once, {2, 0}, {2, 1}},
+        {"try against a deadline", rendezvous_2, {try_send_0, recv_or_pass_on}, once, {3, 1}, {4, 1}},
+        {"close against a receiver", one_cell_2, {send_and_close, recv_all}, once, {2, 1}, {3, 2}},
+        {"close against sender and receiver", one_cell_3, {send_0, close_it, recv_all}, once, {2, 0}, {2, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
 }

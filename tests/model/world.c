@@ -217,6 +217,8 @@ static bool has_edge(void *epfd) {
     return false;
 }
 
+bool model_readable(int fd) { return has_edge((void *)(intptr_t)fd); }
+
 static int poll_fake(int epfd, struct epoll_event *events, int max, int64_t timeout_ns) {
     fake(epfd);
     model_point();

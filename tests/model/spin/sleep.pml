@@ -1,0 +1,455 @@
+/* How workers fall asleep and are woken (src/sched/idle.c, src/loop/loop.h, the proof in
+ * src/sched/README.md), with N workers and SUBMITTERS threads from outside that hand in ITEMS things,
+ * each a task for the injection queue or a callback for some loop's inbox.  A task may make another
+ * (MAKES in all).  With -DSENTINEL the sleeps of sentinels end by themselves at any time, and one task
+ * may never end (a stuck worker).
+ *
+ * One step is one sequentially consistent operation.  What is weaker: a push on a worker's own deque is a
+ * release store, so it stays in a store buffer, unseen by the others, until the worker's next
+ * read-modify-write or any later time.  The deque itself has a model of its own (deque.pml); here it is a
+ * count.  The injection queue and the inboxes are counts too (take: all at once).  STACK_ALONE is 1 as in
+ * the source, QUEUE_ALONE 1 instead of 16, LINGER_LOOKS 1 instead of 7; the look before sleep (spin) only
+ * delays, and is left out.
+ *
+ * Claims when nothing can move any more (Spin's `timeout`):
+ *   all that was submitted or made has run (what stands behind a stuck task on its own worker too, if any
+ *   other worker is left; but callbacks of its loop stay);
+ *   every worker that is not stuck is asleep, none is counted as searching, `sleepers` and `sentinels` are
+ *   right.
+ *
+ * Run:
+ * verify -DITEMS=2 -DSUBMITTERS=1 -DMAKES=0
+ * verify -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1
+ *
+ * mutant LOOK_FIRST        the look comes before the announcement
+ * mutant LOOK_NO_INJECT    the look leaves the injection queue out
+ * mutant LOOK_NO_INBOX     the look leaves the inbox out
+ * mutant SEARCH_LATE       a searcher lowers `searching` after its look
+ * mutant ANNOUNCE_REL      `sleeping` is stored with release: it may pass the look
+ * mutant PUSH_REL          the injection is a release store: it may pass the waker's looks
+ * mutant WAKE_FIRST        loop_push looks at the sleeper before it pushes
+ * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again
+ * mutant TAKE_STORE        a waker takes ASLEEP by a load and a store
+ * mutant UNANNOUNCE_DROPS  the sleeper forgets that its waker counted it as searching
+ * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (SENTINEL)
+ * mutant NO_SENTINEL       nobody looks after the others (SENTINEL)
+ * mutant NO_TO_WATCH       who gets up from deep sleep makes no sentinel (SENTINEL)
+ * mutant HELP_ALONE        the sentinel leaves a stuck worker its last task (SENTINEL) */
+
+#ifndef N
+#define N 2
+#endif
+#ifndef SUBMITTERS
+#define SUBMITTERS 1
+#endif
+#ifndef ITEMS
+#define ITEMS 1 /* of each submitter */
+#endif
+#ifndef MAKES
+#define MAKES 0
+#endif
+#define STACK_ALONE 1
+#define QUEUE_ALONE 1
+#define LINGER_LOOKS 1
+#define SENTINELS 2
+
+#define AWAKE 0
+#define ASLEEP 1
+#define TO_SEARCH 2
+#define TO_WATCH 3
+
+byte inject, inject_unseen;
+byte inbox[N];
+byte queue[N];
+byte stack[N], stack_seen[N]; /* as the owner knows it; as the others see it */
+byte sleeping[N];
+bool sleeping_unseen[N];      /* only the mutant: ASLEEP stands in the store buffer */
+bool edge[N];                 /* the wake-up descriptor */
+byte sleepers, searching, sentinels;
+bool stuck[N], deep[N];
+bool moved[N * N];            /* moved[v * N + w]: v moved since w looked last */
+
+byte submitted, made, ran, stuck_left;
+
+inline drain(w) { /* the store buffer of a worker */
+    d_step { stack_seen[w] = stack[w]; if :: sleeping_unseen[w] -> sleeping[w] = ASLEEP; sleeping_unseen[w] = false :: else fi }
+}
+
+/* ---- wakers ---- */
+
+inline take_sleeper(v, leave, won) {
+#ifdef TAKE_STORE
+    atomic { won = sleeping[v] == ASLEEP };
+    if :: won -> sleeping[v] = leave :: else fi
+#else
+    atomic { /* the load before the exchange only saves the exchange */
+        if
+        :: sleeping[v] == ASLEEP -> sleeping[v] = leave; won = true
+        :: else -> won = false
+        fi
+    }
+#endif
+}
+
+inline loop_wake(v) {
+    take_sleeper(v, AWAKE, won);
+    if :: won -> atomic { edge[v] = true; won = false } :: else fi
+}
+
+inline wake_searcher() {
+    do
+    ::
+        if :: searching > 0 -> break :: else fi;
+        if :: sleepers == 0 -> break :: else fi;
+        atomic {
+            if
+            :: searching == 0 -> searching = 1
+            :: else -> break
+            fi
+        }
+        do
+        :: x < N && !won -> take_sleeper(x, TO_SEARCH, won); if :: won -> atomic { edge[x] = true } :: else -> x++ fi
+        :: else -> x = 0; break
+        od;
+        if :: won -> won = false; break :: else fi;
+        searching--;
+#ifdef WAKER_NO_RECHECK
+        break
+#else
+        if :: inject == 0 -> break :: else fi;
+        do
+        :: x < N && sleeping[x] != ASLEEP -> x++
+        :: else -> break
+        od;
+        if :: x == N -> x = 0; break :: else -> x = 0 fi
+#endif
+    od
+}
+
+active [SUBMITTERS] proctype submitter() {
+    byte left = ITEMS, x, target;
+    bool won, first;
+    do
+    :: left > 0 ->
+        if
+        ::
+#ifdef PUSH_REL
+            atomic { left--; submitted++; inject_unseen++ }
+#else
+            atomic { left--; submitted++; inject++ }
+#endif
+            wake_searcher()
+        ::
+            atomic { left--; do :: target + 1 < N -> target++ :: break od }
+#ifdef WAKE_FIRST
+            loop_wake(target);
+            atomic { submitted++; inbox[target]++; target = 0 }
+#else
+            atomic { submitted++; first = inbox[target] == 0; inbox[target]++ }
+            if :: first -> first = false; loop_wake(target) :: else fi;
+            target = 0
+#endif
+        fi
+    :: else -> break
+    od
+}
+
+/* ---- a worker ---- */
+
+inline move(w) {
+#ifdef SENTINEL
+    d_step { x = 0; do :: x < N -> moved[w * N + x] = true; x++ :: else -> break od; x = 0 }
+#else
+    skip
+#endif
+}
+
+/* heist__ready of a task that the running one made */
+inline ready(w) {
+    d_step { made++; stack[w]++ }
+    if
+    :: sleepers > 0 && searching == 0 && stack[w] > STACK_ALONE -> drain(w); wake_searcher()
+    :: else
+    fi
+}
+
+/* A task runs, to its end or for ever. */
+inline step(w) {
+    if
+    :: made < MAKES -> ready(w)
+    :: skip
+    fi;
+#ifdef SENTINEL
+    if
+    :: atomic { stuck_left > 0 -> stuck_left--; stuck[w] = true; drain(w) }
+        false
+    :: skip
+    fi
+#endif
+}
+
+/* steal_from: one task of the stack, else of the queue; all but those that a worker which moves will run itself */
+inline steal_from(w, v, stands) {
+    atomic {
+        if
+        :: stack_seen[v] > (stands -> 0 : STACK_ALONE) -> stack[v]--; stack_seen[v]--; stack[w]++; got = true
+        :: else ->
+            if
+            :: queue[v] > (stands -> 0 : QUEUE_ALONE) -> queue[v]--; queue[w]++; got = true
+            :: else
+            fi
+        fi
+    }
+}
+
+inline look(w) { /* something_came; the owner's own counts are still */
+    atomic { came = stack[w] > 0 || queue[w] > 0 };
+#ifndef LOOK_NO_INBOX
+    if :: !came -> atomic { came = inbox[w] > 0 } :: else fi;
+#endif
+#ifndef LOOK_NO_INJECT
+    if :: !came -> atomic { came = inject > 0 } :: else fi;
+#endif
+#if MAKES > 0 || ITEMS > 1 || SUBMITTERS > 1
+    if
+    :: !came -> atomic {
+            do
+            :: x < N -> came = came || queue[x] > QUEUE_ALONE || stack_seen[x] > STACK_ALONE; x++
+            :: else -> x = 0; break
+            od
+        }
+    :: else
+    fi
+#endif
+}
+
+inline help_stuck(w) {
+    v = 0;
+    do
+    :: v < N && v == w -> v++
+    :: v < N && v != w ->
+        atomic { stood = !moved[v * N + w]; moved[v * N + w] = false }
+        if
+        :: sleeping[v] != ASLEEP ->
+            if
+            :: !stood -> if :: queue[v] > 1 -> steal_from(w, v, true) :: else fi
+            :: stood ->
+#ifdef HELP_ALONE
+                steal_from(w, v, false);
+#else
+                steal_from(w, v, true);
+#endif
+                if /* rescue: the poll may take the owner's edge */
+                :: edge[v] ->
+                    edge[v] = false;
+#ifndef STOLE_EDGE
+                    edge[v] = true
+#endif
+                :: else
+                fi
+            fi;
+            atomic { helped = helped || got; got = false }
+        :: else
+        fi;
+        atomic { v++; stood = false }
+    :: v == N -> v = 0; break
+    od
+}
+
+/* sleep_time, after all timers: deep, or as a sentinel */
+inline sleep_time(w) {
+    atomic { all_asleep = sleepers == N; if :: !all_asleep -> lingers = 0 :: else fi }
+#ifndef NO_SENTINEL
+    if
+    :: lingers < LINGER_LOOKS ->
+        atomic {
+            if
+            :: sentinels < SENTINELS ->
+                sentinels++; sentinel = true; gave_role = false;
+                if :: all_asleep -> lingers++ :: else fi
+            :: else
+            fi
+        }
+    :: else
+    fi;
+#endif
+    all_asleep = false
+}
+
+active [N] proctype worker() {
+    byte w = _pid - SUBMITTERS, x, v, was, steps, lingers;
+    bool counted, won, came, got, helped, stood, sentinel, all_asleep, gave_role, idle, timed_out, slept;
+    do
+    ::
+        /* heist__worker_turn */
+        atomic { steps = inbox[w]; inbox[w] = 0; ran = ran + steps }
+        atomic {
+            if :: inject > 0 -> queue[w] = queue[w] + inject; drain(w); inject = 0 :: else fi;
+            if
+            :: edge[w] -> if :: edge[w] = false :: skip fi /* a poll of this turn, where there are descriptors */
+            :: else
+            fi
+        }
+        if
+        :: counted && (steps > 0 || queue[w] > 0 || stack[w] > 0) ->
+            atomic { drain(w); counted = false; searching--; came = searching == 0 }
+            if :: came -> came = false; if :: sleepers > 0 -> wake_searcher() :: else fi :: else fi
+        :: else
+        fi;
+        if :: queue[w] > QUEUE_ALONE && sleepers > 0 -> wake_searcher() :: else fi;
+        if :: steps > 0 -> move(w) :: else fi;
+        do
+        :: atomic { queue[w] > 0 -> queue[w]--; ran++; steps = 1; move(w) } step(w)
+        :: atomic { queue[w] == 0 && stack[w] > 0 -> stack[w]--; drain(w); ran++; steps = 1; move(w) } step(w)
+        :: atomic { queue[w] == 0 && stack[w] == 0 -> break }
+        od;
+        if
+        :: steps > 0 ->
+            steps = 0;
+#if defined(SENTINEL) && !defined(NO_SENTINEL)
+            if /* heist__look_after_others, now and then */
+            :: atomic { sentinels == 0 -> skip } help_stuck(w); helped = false
+            :: skip
+            fi
+#endif
+        :: else ->
+            /* heist__search */
+            if
+            :: !counted ->
+                atomic {
+                    x = searching;
+                    if
+                    :: 2 * x >= N && x > 0 -> x = 1 /* enough of them search */
+                    :: else -> x = 0
+                    fi
+                }
+                if :: x == 0 -> atomic { drain(w); searching++; counted = true } :: else -> x = 0 fi
+            :: else
+            fi;
+            if
+            :: counted ->
+                do
+                :: v < N && !got -> if :: v != w -> steal_from(w, v, false) :: else fi; v++
+                :: else -> v = 0; break
+                od;
+                if :: !got -> atomic { got = inject > 0 } :: else fi;
+                if :: !got -> atomic { got = inbox[w] > 0 } :: else fi
+            :: else
+            fi;
+            if
+            :: got -> got = false
+            :: else ->
+                /* heist__sleep, sleep_once */
+                do
+                ::
+#ifdef LOOK_FIRST
+                    look(w);
+#endif
+                    atomic { drain(w); sleepers++ }
+#ifdef ANNOUNCE_REL
+                    sleeping_unseen[w] = true;
+#else
+                    sleeping[w] = ASLEEP;
+#endif
+#ifndef SEARCH_LATE
+                    if :: counted -> atomic { drain(w); counted = false; searching-- } :: else fi;
+#endif
+#ifndef LOOK_FIRST
+                    look(w);
+#endif
+#ifdef SEARCH_LATE
+                    if :: counted -> atomic { drain(w); counted = false; searching-- } :: else fi;
+#endif
+                    if
+                    :: came -> came = false
+                    :: else ->
+#ifdef SENTINEL
+                        slept = true;
+                        sleep_time(w);
+#endif
+                        if
+                        :: sentinel -> atomic { drain(w); timed_out = !edge[w]; edge[w] = false }
+                        :: else ->
+                            atomic { drain(w); deep[w] = true }
+                            atomic { edge[w] -> edge[w] = false; deep[w] = false }
+                        fi
+                    fi;
+                    atomic { drain(w); was = sleeping[w]; sleeping[w] = AWAKE }
+                    sleepers--;
+#ifdef SENTINEL
+                    if
+                    :: sentinel ->
+                        atomic { sentinels--; sentinel = false; gave_role = true }
+                        if
+                        :: was == ASLEEP && timed_out -> help_stuck(w); idle = !helped; helped = false
+                        :: else
+                        fi;
+                        timed_out = false
+                    :: else
+                    fi;
+#ifndef NO_TO_WATCH
+                    if
+                    :: !idle && was != TO_WATCH && (slept || gave_role) ->
+                        if
+                        :: sentinels == 0 ->
+                            gave_role = false;
+                            do
+                            :: x < N && !won ->
+                                if :: x != w -> take_sleeper(x, TO_WATCH, won) :: else fi;
+                                if :: won -> atomic { edge[x] = true } :: else -> x++ fi
+                            :: else -> atomic { x = 0; won = false } break
+                            od
+                        :: else
+                        fi
+                    :: else
+                    fi;
+#endif
+                    slept = false;
+#endif
+#ifndef UNANNOUNCE_DROPS
+                    if :: was == TO_SEARCH -> counted = true :: else fi;
+#endif
+                    was = AWAKE;
+                    if :: idle -> idle = false :: else -> break fi
+                od
+            fi
+        fi
+    od
+}
+
+/* Store buffers drain at any time. */
+active proctype memory() {
+    byte w;
+end:
+    do
+    :: atomic { inject_unseen > 0 -> inject = inject + inject_unseen; inject_unseen = 0 }
+    :: atomic { w = 0; do :: w + 1 < N -> w++ :: break od; stack_seen[w] != stack[w] || sleeping_unseen[w] -> drain(w); w = 0 }
+    od
+}
+
+active proctype judge() {
+    byte w, stood, left, kept;
+    bool free_worker;
+#ifdef SENTINEL
+    stuck_left = 1;
+#endif
+    atomic {
+        timeout;
+        do
+        :: w < N ->
+            if
+            :: stuck[w] -> stood++; kept = kept + inbox[w]
+            :: else -> assert(deep[w] && sleeping[w] == ASLEEP); free_worker = true; left = left + inbox[w]
+            fi;
+            left = left + stack[w] + queue[w];
+            w++
+        :: else -> break
+        od;
+        assert(sleepers == N - stood && searching == 0 && sentinels == 0);
+        if
+        :: free_worker -> assert(inject == 0 && left == 0 && ran + kept == submitted + made)
+        :: else
+        fi
+    }
+end: false
+}
