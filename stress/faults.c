@@ -8,11 +8,11 @@
 
 #define NO_ROOM ((size_t)1 << 48) /* bytes of a thread's stack that no machine of ours can map */
 
-static unsigned shortages; /* of this round; written by the main thread alone, between stop and start */
+static _Atomic(unsigned) shortages; /* of this round */
 static struct stress_rng saboteur_rng;
 static pthread_t saboteur;
 static bool running;
-static uint64_t seed;
+static _Atomic(uint64_t) seed;
 static rlim_t normal_fds;
 static pthread_attr_t normal_thread;
 static _Atomic(bool) stop;
@@ -24,7 +24,7 @@ static _Atomic(int64_t) live;
 
 static bool refuse(void) {
     unsigned rate = s_get(&refuse_per_mille);
-    if (!rate || stress_mix(seed, s_add(&requests, 1)) % 1000 >= rate) return false;
+    if (!rate || stress_mix(s_get(&seed), s_add(&requests, 1)) % 1000 >= rate) return false;
     s_add(&refused, 1);
     return true;
 }
@@ -83,21 +83,23 @@ static rlim_t next_fd(void) {
 /* ---- the saboteur ---- */
 
 static void plenty(void) {
+    unsigned kinds = s_get(&shortages);
     s_set(&refuse_per_mille, 0);
-    if (shortages & SHORT_OF_THREADS) no_threads(false);
-    if (shortages & SHORT_OF_FDS) limit_fds(normal_fds);
+    if (kinds & SHORT_OF_THREADS) no_threads(false);
+    if (kinds & SHORT_OF_FDS) limit_fds(normal_fds);
 }
 
 static void *saboteur_main(void *unused) {
     (void)unused;
     struct stress_rng rng = saboteur_rng;
+    unsigned kinds = s_get(&shortages);
     static const unsigned rates[] = {1, 2, 5, 30, 200};
     while (!s_get(&stop)) {
         rlim_t fd = next_fd();
-        if ((shortages & SHORT_OF_MEMORY) && stress_chance(&rng, 60))
+        if ((kinds & SHORT_OF_MEMORY) && stress_chance(&rng, 60))
             s_set(&refuse_per_mille, rates[stress_below(&rng, 5)]);
-        if ((shortages & SHORT_OF_THREADS) && stress_chance(&rng, 60)) no_threads(true);
-        if ((shortages & SHORT_OF_FDS) && stress_chance(&rng, 60)) limit_fds(fd + stress_below(&rng, 12));
+        if ((kinds & SHORT_OF_THREADS) && stress_chance(&rng, 60)) no_threads(true);
+        if ((kinds & SHORT_OF_FDS) && stress_chance(&rng, 60)) limit_fds(fd + stress_below(&rng, 12));
         stress_pause(&rng, 0.003);
         plenty();
         stress_pause(&rng, 0.003);
@@ -121,8 +123,8 @@ void stress_faults_begin(void) {
 }
 
 void stress_faults_start(struct stress_rng *rng, unsigned kinds) {
-    shortages = kinds;
-    seed = stress_next(rng);
+    s_set(&shortages, kinds);
+    s_set(&seed, stress_next(rng));
     saboteur_rng = stress_stream(rng, 0);
     s_set(&stop, false);
     running = kinds != 0;
@@ -133,12 +135,16 @@ void stress_faults_stop(void) {
     s_set(&stop, true);
     if (running) stress_join(saboteur);
     running = false;
-    shortages = 0;
+}
+
+void stress_faults_forget(void) {
+    s_set(&shortages, 0);
 }
 
 bool stress_short_of(int code) {
-    return (code == -ENOMEM && (shortages & SHORT_OF_MEMORY)) || (code == -EMFILE && (shortages & SHORT_OF_FDS)) ||
-           (code == -EAGAIN && (shortages & SHORT_OF_THREADS));
+    unsigned kinds = s_get(&shortages);
+    return (code == -ENOMEM && (kinds & SHORT_OF_MEMORY)) || (code == -EMFILE && (kinds & SHORT_OF_FDS)) ||
+           (code == -EAGAIN && (kinds & SHORT_OF_THREADS));
 }
 
 const char *stress_shortages(void) {
@@ -147,5 +153,5 @@ const char *stress_shortages(void) {
                                        "threads are short",        "memory and threads are short",
                                        "descriptors and threads are short",
                                        "memory, descriptors and threads are short"};
-    return text[shortages & 7];
+    return text[s_get(&shortages) & 7];
 }

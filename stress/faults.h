@@ -4,7 +4,7 @@
  * and refuses at random, and the saboteur, a plain thread that switches the shortages of
  * a round on and off: memory, descriptors (RLIMIT_NOFILE) and threads (a default stack
  * that no address space has room for).
- * Thread: begin, start and stop on the main thread; all else from any.
+ * Thread: begin, start, stop and forget on the main thread; all else from any.
  * Invariant: after stop there is enough of everything again, and the books are still. */
 #ifndef STRESS_FAULTS_H
 #define STRESS_FAULTS_H
@@ -20,8 +20,10 @@ void stress_faults_begin(void);
 /* Shortages of this round; 0: none, and no saboteur. */
 void stress_faults_start(struct stress_rng *rng, unsigned shortages);
 void stress_faults_stop(void);
+/* Those who had a refusal in hand when it stopped have ended: from now on there is no cause for one. */
+void stress_faults_forget(void);
 
-/* Is this the code of something that may be short at present? */
+/* Is this the code of something that is or was short in this round? */
 bool stress_short_of(int code);
 /* In words, for the settings and for failures. */
 const char *stress_shortages(void);

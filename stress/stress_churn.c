@@ -372,6 +372,7 @@ static void one_round(struct stress_rng *rng) {
     }
     for (int i = 0; i < n; i++) stress_join(makers[i].thread);
     stress_faults_stop();
+    stress_faults_forget();
     stress_phase("enough of everything again");
     for (int i = 0; i < SHAPES; i++) one_life(&makers[0], rng);
     stress_phase("blocks of the allocator");
