@@ -281,6 +281,7 @@ void bench_blocked(const struct bench_args *args) {
     heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
     heist_runtime *runtime;
     opts.workers = args->workers;
+    if (args->workers == 1) opts.flags = HEIST_RUNTIME_SPARE_THREAD;
     opts.name = "bench";
     BENCH_CHECK(args->workers <= 64);
     int holders = args->workers >= 4 ? args->workers * 3 / 8 : 1;

@@ -41,7 +41,7 @@ static int program(void *arg) {
 
 int main(void) {
     heist_sim_options options = HEIST_SIM_OPTIONS_INIT;
-    options.seeds = 2000;
+    options.seeds = 20000;
     options.flags = getenv("HEIST_QUIET") ? HEIST_SIM_QUIET : 0;
     heist_sim_result result = HEIST_SIM_RESULT_INIT;
     int found = heist_sim_search(program, NULL, &options, &result);

@@ -15,6 +15,7 @@ HEIST_BEGIN_DECLS
 #define HEIST_RUNTIME_NO_OVERFLOW_HANDLER 0x2u /* heist_run installs it unless this is set */
 #define HEIST_RUNTIME_VIRTUAL_TIME 0x4u     /* a clock that jumps to the next timer when every worker is idle */
 #define HEIST_RUNTIME_DEBUG 0x8u            /* debug mode on every loop */
+#define HEIST_RUNTIME_SPARE_THREAD 0x10u    /* one thread more, which works only while a worker is stuck; see below */
 
 struct heist_runtime_options {
     size_t size;
@@ -26,8 +27,39 @@ struct heist_runtime_options {
     const char *name;     /* for thread names and reports; copied */
     heist_exception_handler exception_handler; /* of every loop; NULL: the default */
     void *exception_user;
+    double stuck_after;   /* seconds that a task or callback may hold its worker before it is reported; 0: never */
+    int stuck_signal;     /* the signal by which a report gets the stack; 0: none, and no stack */
 };
-#define HEIST_RUNTIME_OPTIONS_INIT {sizeof(heist_runtime_options), 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define HEIST_RUNTIME_OPTIONS_INIT {sizeof(heist_runtime_options), 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0}
+
+/* A task or callback that computes or blocks without telling holds its worker.
+ *
+ * With several workers the others serve what is behind it: its queued tasks, its due timers of tasks, its ready
+ * descriptors.  Callbacks and pinned tasks of that loop wait.  With one worker, or when all are held,
+ * HEIST_RUNTIME_SPARE_THREAD has a thread do that, and only that: it sleeps as long as nothing runs, looks twice a
+ * millisecond while something does, takes over when a worker has stood still for about a millisecond, and hands back
+ * when it moves on.  Tasks that it runs see the held worker's loop as the running loop, so what they post and pin
+ * runs there, later.  Two tasks of a runtime of one worker may then run at the same time: while one of them holds
+ * the worker.
+ *
+ * stuck_after > 0 asks for a report while it lasts, once for each time: the loop's exception handler is called by
+ * another thread of the runtime, also while a callback or the handler itself runs on that loop, with
+ *     message  "a worker is stuck in a task" or "a worker is stuck in a callback"
+ *     seconds  how long, at least
+ *     name, future, file, line   of the task, and where it was made
+ *     extra    "worker", its index; "function" of a callback; "stack", where it stands, when there is a stuck_signal
+ * and loop is the one that is held.  The thread that looks is a worker that sleeps or comes by; when there is none,
+ * the spare thread, which stuck_after makes too (with one worker and without HEIST_RUNTIME_SPARE_THREAD it reports,
+ * and takes nothing over).
+ *
+ * stuck_signal is a signal that the program uses for nothing else (SIGRTMIN + n, say).  The runtime installs a handler
+ * for it, passes on what is not its own, takes it out at its end, and sends it to the stuck thread alone.  It unblocks
+ * the signal on its workers.  A system call of the stuck task may end with EINTR by it, if it is one that SA_RESTART
+ * does not cover (nanosleep, poll, and others).  The frames of "stack" are separated by newlines: function and offset
+ * where the object's dynamic symbols tell, else object and offset (for addr2line).
+ *
+ * Neither has an effect in virtual time, where no time passes while a task computes.  On heist_loop_new both are
+ * -EINVAL: its one thread is the caller's. */
 
 /* asyncio.run: makes a runtime, whose worker 0 is the calling thread, runs `main_fn(arg, out)` as its first
  * task, then cancels what is left, closes everything and returns what main returned.
@@ -42,7 +74,7 @@ HEIST_API int heist_runtime_new(const heist_runtime_options *opts, heist_runtime
 HEIST_API heist_runtime *heist_runtime_ref(heist_runtime *rt);
 HEIST_API void heist_runtime_unref(heist_runtime *rt);
 
-/* Context: any.  Suspends: never. */
+/* Without the spare thread.  Context: any.  Suspends: never. */
 HEIST_API int heist_runtime_workers(const heist_runtime *rt);
 /* The loop of worker `index`; borrowed while the runtime is referenced.  NULL when there is no such worker. */
 HEIST_API heist_loop *heist_runtime_loop(heist_runtime *rt, int index);
@@ -81,7 +113,8 @@ typedef struct heist_worker_stats {
     double busy_seconds; /* processor time of the thread, 0 when it cannot be read */
 } heist_worker_stats;
 #define HEIST_WORKER_STATS_INIT {sizeof(heist_worker_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
-/* Context: any.  Suspends: never.  Errors: -EINVAL. */
+/* The index after the last worker's stands for the spare thread, if there is one.
+ * Context: any.  Suspends: never.  Errors: -EINVAL. */
 HEIST_API int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out);
 /* Tasks of the runtime that are not done. */
 HEIST_API size_t heist_runtime_task_count(heist_runtime *rt);

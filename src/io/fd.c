@@ -18,7 +18,8 @@ struct fd_wait {
 
 static bool publish(struct heist__wait *w, heist_loop *loop) {
     struct fd_wait *f = heist_container_of(w, struct fd_wait, wait);
-    int result = heist__reg_wait(f->reg, f->direction, loop, w->park);
+    /* The one that goes on polling, not that of a thread which sleeps once all is well again. */
+    int result = heist__reg_wait(f->reg, f->direction, loop->home, w->park);
     w->code = result == 1 ? 0 : result;
     return result == 1;
 }

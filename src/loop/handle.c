@@ -46,6 +46,7 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
         }
     }
     int code;
+    a_store_rlx(&loop->callback, h->fn); /* rlx: for the monitor */
     int64_t slow_ns = a_load_rlx(&loop->debug) ? a_load_rlx(&loop->slow_ns) : 0; /* rlx: settings */
     if (heist_unlikely(slow_ns)) {
         int64_t start = heist__clock_now(loop->clock);
@@ -62,6 +63,7 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
     } else {
         code = h->fn(h->arg);
     }
+    a_store_rlx(&loop->callback, NULL); /* rlx: as above */
     free_arg(h);
     if (heist_unlikely(code < 0)) heist__loop_callback_ended(loop, code, h, h->name);
     heist_handle_unref(h);

@@ -26,6 +26,9 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
     loop->sleepers = sleepers;
     loop->max_inbox = 0;
     loop->alone = false;
+    loop->home = loop;
+    a_store_rlx(&loop->in_callbacks, 0);
+    a_store_rlx(&loop->callback, NULL);
     loop->ready = (struct heist__jobs){NULL, NULL, 0};
     loop->since_poll = 0;
     a_store_rlx(&loop->watched, 0);
@@ -323,12 +326,15 @@ size_t heist__loop_run_ready(heist_loop *loop) {
     /* A loop that stands alone runs the whole batch, as asyncio does.  A worker has tasks beside it, and
      * descriptors: what is left stays at the head. */
     if (!loop->alone && n > READY_MAX) n = READY_MAX;
+    if (!n) return 0;
+    a_store_rlx(&loop->in_callbacks, 1); /* rlx, as below: for the monitor */
     while (ran < n && !loop->fatal) {
         struct heist__job *job = heist__jobs_pop(&loop->ready);
         ran++;
         job->klass->run(job, loop);
         if (heist_unlikely(heist__forked())) heist__forked_end(); /* a callback forked and returned */
     }
+    a_store_rlx(&loop->in_callbacks, 0);
     if (ran) {
         loop->since_poll += (unsigned)ran;
         a_store_rlx(&loop->callbacks, a_load_rlx(&loop->callbacks) + ran);
@@ -371,7 +377,7 @@ int heist_future_new(heist_loop *loop, heist_future **out) {
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
     if (loop && a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut */
-    if (!loop) loop = heist__self()->loop;
+    if (!loop && (loop = heist__self()->loop)) loop = loop->home;
     /* rlx: the loop is referenced, its id stands */
     heist_future *f = heist__future_alloc(heist__self(), loop, loop ? a_load_rlx(&loop->id) : 0);
     if (!f) return -ENOMEM;

@@ -46,6 +46,7 @@ struct heist_loop {
     _Atomic(int) *sleepers; /* the runtime's count: at least as many as loops with `sleeping` set */
     size_t max_inbox;
     bool alone; /* made by heist_loop_new: every task pinned */
+    heist_loop *home; /* owner: the loop that tasks which run here take for theirs: this one, but for a spare thread's */
 
     /* owner */
     HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__jobs ready;
@@ -53,6 +54,8 @@ struct heist_loop {
     unsigned since_poll;   /* steps since the descriptors were looked at */
     int fatal;             /* the code that ends the run call */
     bool announced;        /* between announce and unannounce */
+    _Atomic(int) in_callbacks;          /* for the monitor: runs what is ready */
+    _Atomic(heist_callback_fn) callback; /* for the monitor: of the handle that runs, or NULL */
     _Atomic(uint64_t) callbacks, timers_fired, io_events, received; /* counters; a rescuer raises the middle two */
 
     /* shared: the owner and whoever submits */
@@ -183,6 +186,8 @@ void heist__wait_timer_disarm(struct heist__wait_timer *t);
 
 /* Calls the handler now, on this thread, when no other thread is in it. */
 void heist__loop_report(heist_loop *loop, const heist_report *report);
+/* The same by another loop's thread, for `loop` is stuck: its handler is called all the same, under by's lock. */
+void heist__loop_report_for(heist_loop *loop, heist_loop *by, const heist_report *report);
 /* Posts a report; failure and name are its own from now on. */
 void heist__loop_post_report(heist_loop *loop, uint64_t loop_id, heist_report *report, struct heist__failure *failure,
                              char *name);

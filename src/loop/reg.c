@@ -137,7 +137,7 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
             result = err;
         } else {
             r->loop = heist__loop_hold(loop);
-            a_add_rlx(&loop->watched, 1); /* rlx: this thread runs the loop */
+            a_add_rlx(&loop->watched, 1); /* rlx: this thread runs the loop, or is its spare: then its next turn sees it */
         }
     }
     if (result == 1) *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, park};

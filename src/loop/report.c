@@ -35,13 +35,25 @@ void heist_loop_default_exception_handler(heist_loop *loop, const heist_report *
     if (r->name) ADD("; name: %s", r->name);
     if (r->seconds > 0) ADD("; seconds: %.6f", r->seconds);
     if (r->file) ADD("; at: %s:%d", r->file, r->line);
-    for (const char *const *e = r->extra; e && e[0] && e[1]; e += 2) ADD("; %s: %s", e[0], e[1]);
+    const char *stack = NULL;
+    for (const char *const *e = r->extra; e && e[0] && e[1]; e += 2) {
+        if (!strcmp(e[0], "stack"))
+            stack = e[1];
+        else
+            ADD("; %s: %s", e[0], e[1]);
+    }
     if (r->code) ADD("; error: %s (%s)", heist_error_name(r->code), r->text ? r->text : heist_strerror(r->code));
 #undef ADD
     heist__log(HEIST__LOG_ERROR, "%s", text);
+    /* A record for each frame: all of them would not find room in one. */
+    for (int frame = 0; stack && *stack; frame++) {
+        int length = (int)strcspn(stack, "\n");
+        heist__log(HEIST__LOG_ERROR, "  #%d %.*s", frame, length, stack);
+        stack += length + (stack[length] == '\n');
+    }
 }
 
-void heist__loop_report(heist_loop *loop, const heist_report *report) {
+void heist__loop_report_for(heist_loop *loop, heist_loop *by, const heist_report *report) {
     heist__spin_lock(&loop->misc_lock);
     heist_exception_handler handler = loop->handler;
     void *user = loop->handler_user;
@@ -54,11 +66,13 @@ void heist__loop_report(heist_loop *loop, const heist_report *report) {
     struct heist__self *self = heist__self();
     heist_task *task = self->task;
     self->task = NULL;
-    heist__mutex_lock(&loop->report_lock);
+    heist__mutex_lock(&by->report_lock);
     handler(loop, report, user);
-    heist__mutex_unlock(&loop->report_lock);
+    heist__mutex_unlock(&by->report_lock);
     self->task = task;
 }
+
+void heist__loop_report(heist_loop *loop, const heist_report *report) { heist__loop_report_for(loop, loop, report); }
 
 static void report_end(struct report_job *r) {
     heist__free(r->failure);

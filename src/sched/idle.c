@@ -22,7 +22,7 @@
 #define SHORT_SLEEP_NS 100000
 
 static bool anybody_asleep(heist_runtime *rt) {
-    for (int i = 0; i < rt->workers; i++)
+    for (int i = 0; i < rt->regular; i++)
         if (a_load_sc(&rt->worker[i]->loop->sleeping) == HEIST__ASLEEP) return true;
     return false;
 }
@@ -37,7 +37,7 @@ void heist__wake_searcher(heist_runtime *rt, int preferred) {
         int none = 0;
         if (!a_cas_sc(&rt->searching, &none, 1)) return;
         struct heist__self *self = heist__self();
-        int n = rt->workers, start = preferred >= 0 ? preferred : 0;
+        int n = rt->regular, start = preferred >= 0 && preferred < n ? preferred : 0;
         for (int i = 0; i < n; i++) {
             struct heist__worker *v = rt->worker[(start + i) % n];
             if (!heist__loop_take_sleeper(v->loop, HEIST__TO_SEARCH)) continue;
@@ -57,7 +57,7 @@ static bool start_search(struct heist__worker *w) {
     if (w->searching) return true;
     heist_runtime *rt = w->rt;
     int n = a_load_rlx(&rt->searching); /* rlx: a throttle, not a lock: half of the workers may search */
-    if (2 * n >= rt->workers && n > 0) return false;
+    if (2 * n >= rt->regular && n > 0) return false;
     a_add_sc(&rt->searching, 1);
     w->searching = true;
     return true;
@@ -129,7 +129,7 @@ static bool steal(struct heist__worker *w) {
 }
 
 bool heist__search(struct heist__worker *w) {
-    if (w->alone) return false;
+    if (w->alone || w->spare) return false;
     if (!start_search(w)) return false;
     /* One round: to go on looking is the business of spin(), which knows whether it pays. */
     return steal(w) || !heist__mpsc_empty(&w->rt->inject) || !heist__mpsc_empty(&w->loop->inbox);
@@ -139,12 +139,12 @@ bool heist__search(struct heist__worker *w) {
 static bool something_came(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     if (w->loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue)) return true;
-    if (!heist__mpsc_empty(&w->loop->inbox) || !heist__mpsc_empty(&rt->inject)) return true;
+    if (!heist__mpsc_empty(&w->loop->inbox) || (!w->spare && !heist__mpsc_empty(&rt->inject))) return true;
     if (a_load_sc(&w->loop->stop) || a_load_sc(&rt->stopping)) return true;
     if (w->until && a_load_sc(w->until)) return true;
     /* A close goes on when the last task has ended, or was refused, wherever that was seen. */
     if (a_load_sc(&rt->closing) && ((!w->acked && !rt->alone) || (!rt->alone && !a_load_sc(&rt->acks) && !heist__live_tasks(rt)))) return true;
-    if (w->alone) return false;
+    if (w->alone || w->spare) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (heist__deque_size(&v->queue) > HEIST__QUEUE_ALONE || heist__deque_size(&v->stack) > HEIST__STACK_ALONE)
@@ -157,7 +157,7 @@ static bool something_came(struct heist__worker *w) {
 static bool spin(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     /* With descriptors to watch the poll is the place to wait: a spin would not see them. */
-    if (w->spin_ns < SPIN_MIN_NS || rt->clock.virtual_time || a_load_rlx(&w->loop->watched)) return false; /* rlx: see loop.h */
+    if (w->spin_ns < SPIN_MIN_NS || w->spare || rt->clock.virtual_time || a_load_rlx(&w->loop->watched)) return false; /* rlx: see loop.h */
     int64_t end = heist__clock_now(&(struct heist__clock){0}) + w->spin_ns;
     do {
         for (int i = 0; i < 16; i++) {
@@ -242,22 +242,35 @@ static int64_t stood_still(struct heist__worker *v, int64_t now) {
     return stood >= STUCK_NS ? stood : 0;
 }
 
+/* Woken to look after the others: their state now, so that the next look knows who has stood since. */
+static void first_look(struct heist__worker *w) {
+    int64_t now = heist__clock_now(&(struct heist__clock){0});
+    for (int i = 0; i < w->rt->workers; i++)
+        if (w->rt->worker[i] != w) stood_still(w->rt->worker[i], now);
+}
+
 /* A look at the workers that run: what one that is stuck cannot serve is served here.  True: there is work. */
 static bool help_stuck(struct heist__worker *w, bool runs) {
     heist_runtime *rt = w->rt;
-    bool helped = false;
+    bool helped = false, helps = !w->spare || (rt->flags & HEIST_RUNTIME_SPARE_THREAD) || rt->regular > 1;
     int64_t now = heist__clock_now(&(struct heist__clock){0}), next = INT64_MAX;
+    int stuck = 0;
     w->polling = true;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (v == w) continue;
         int64_t stood = stood_still(v, now);
         if (!stood) { /* it runs, but has had more than it can do for a while */
-            if (!runs && heist__deque_size(&v->queue) > 1 && a_load_rlx(&v->loop->sleeping) != HEIST__ASLEEP)
+            if (!runs && !w->spare && heist__deque_size(&v->queue) > 1 &&
+                a_load_rlx(&v->loop->sleeping) != HEIST__ASLEEP) /* rlx: a heuristic */
                 helped |= steal_from(w, v, SHARE);
             continue;
         }
+        if (rt->stuck_after_ns != INT64_MAX) helped |= heist__monitor(w, v, stood, now);
+        if (!helps) continue;
+        stuck += !v->spare;
         a_store_rlx(&rt->stuck_seen_ns, now); /* rlx: how often to look */
+        if (w->spare && !v->spare) w->loop->home = v->loop;
         helped |= steal_from(w, v, runs && stood < STUCK_LONG_NS ? HALF : ALL);
         helped |= heist__loop_rescue(v->loop);
         int64_t deadline = heist__loop_next_deadline(v->loop);
@@ -265,8 +278,52 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
     }
     w->polling = false;
     w->next_rescue_ns = next;
+    if (w->spare) {
+        /* What comes from outside is for all, as long as one of them can take it. */
+        w->relieves = stuck > 0;
+        helped |= stuck == rt->regular && !heist__mpsc_empty(&rt->inject);
+    }
     return helped;
 }
+
+/* ---- the spare thread ----
+ *
+ * One worker more than was asked for, whose only business is to be there when the others
+ * are stuck.  It never searches, is not woken for work, and is not counted among the
+ * sleepers, so the protocol of submission and sleep does not know it.  While any worker
+ * runs it may be a sentinel like every sleeper; it sleeps for good when they do.  What it
+ * takes from a stuck worker it runs, and what that makes ready, as long as one is stuck;
+ * then it puts its tasks into the injection queue.  The waits of its tasks may still stand
+ * on its own loop; when they end, their tasks go the same way.  Nothing else belongs to that
+ * loop: what its tasks take for the running loop is the one of the worker they came from. */
+
+/* Somebody has not moved since he was last seen to stand. */
+static bool anybody_still_stuck(heist_runtime *rt) {
+    for (int i = 0; i < rt->regular; i++) {
+        struct heist__worker *v = rt->worker[i];
+        if (a_load_rlx(&v->seen) == a_load_rlx(&v->tick) + a_load_rlx(&v->turns) && /* rlx: a heuristic */
+            a_load_rlx(&v->loop->sleeping) != HEIST__ASLEEP)
+            return true;
+    }
+    return false;
+}
+
+void heist__spare_turn(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    if (w->relieves && anybody_still_stuck(rt)) return;
+    w->relieves = false;
+    bool gave = false;
+    for (int q = 0; q < 2; q++) {
+        heist_task *t;
+        while ((t = heist__deque_pop_top(q ? &w->stack : &w->queue))) {
+            heist__mpsc_push(&rt->inject, &t->job.node);
+            gave = true;
+        }
+    }
+    if (gave) heist__wake_searcher(rt, -1);
+}
+
+/* ---- looks of those that run ---- */
 
 /* Steps between two readings of the clock for the others' sake. */
 #define LOOK_STEPS 8
@@ -296,6 +353,11 @@ static int64_t look_period(struct heist__worker *w, int64_t now) {
         int64_t until = w->next_rescue_ns - now; /* what is due already was not to be had, and waits for the look */
         return until > 0 && until < SENTINEL_NS ? until : SENTINEL_NS;
     }
+    if (w->spare && !(rt->flags & HEIST_RUNTIME_SPARE_THREAD) && rt->regular == 1) {
+        /* It only reports. */
+        int64_t period = rt->stuck_after_ns / 4;
+        return (period > SENTINEL_NS ? period : SENTINEL_NS) << w->lingers;
+    }
     if (w->quiet) return (int64_t)SENTINEL_NS << w->lingers;
     /* A task that was just made, and left to the worker that made it. */
     for (int i = 0; i < rt->workers; i++)
@@ -316,7 +378,7 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
     if (!timeout || w->alone) return timeout;
     /* While others run there is a sentinel.  For a while after the last fell asleep too, for a load that
      * comes and goes; then the runtime is idle, and makes no system call. */
-    bool all_asleep = a_load_sc(&rt->sleepers) == rt->workers;
+    bool all_asleep = a_load_sc(&rt->sleepers) == rt->regular && a_load_sc(&rt->spare_sleeps) == rt->workers - rt->regular;
     if (!all_asleep) w->lingers = 0;
     if (w->lingers >= LINGER_LOOKS) return timeout;
     int n = a_load_sc(&rt->sentinels);
@@ -366,7 +428,7 @@ static bool sleep_once(struct heist__worker *w) {
     int was = heist__loop_unannounce(loop);
     bool idle = false;
     if (trims && was == HEIST__ASLEEP && !events) {
-        if (a_load_sc(&rt->sleepers) >= rt->workers - 1) heist__stack_trim_some(TRIM_BATCH);
+        if (a_load_sc(&rt->sleepers) >= rt->regular - 1) heist__stack_trim_some(TRIM_BATCH);
         idle = true;
     } else if (sentinel) {
         a_sub_sc(&rt->sentinels, 1);
@@ -388,6 +450,7 @@ static bool sleep_once(struct heist__worker *w) {
         }
     }
     if (was == HEIST__TO_SEARCH) w->searching = true; /* counted by who woke us */
+    if (was == HEIST__TO_WATCH) first_look(w);
     if (was != HEIST__ASLEEP && slept_at && timeout && w->spin_ns < SPIN_FIRST_NS &&
         heist__clock_now(loop->clock) - slept_at < SHORT_SLEEP_NS)
         w->spin_ns = SPIN_FIRST_NS; /* a short look would have spared this sleep */

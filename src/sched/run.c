@@ -55,14 +55,14 @@ int heist_get_running_loop(heist_loop **out) {
     if (!out) return -EINVAL;
     heist_loop *loop = heist__self()->loop;
     if (!loop) return HEIST_ENOLOOP;
-    *out = loop;
+    *out = loop->home;
     return 0;
 }
 
 int heist_get_event_loop(heist_loop **out) {
     if (!out) return -EINVAL;
     struct heist__self *self = heist__self();
-    heist_loop *loop = self->loop ? self->loop : self->event_loop;
+    heist_loop *loop = self->loop ? self->loop->home : self->event_loop;
     if (!loop) return HEIST_ENOLOOP;
     *out = loop;
     return 0;

@@ -28,7 +28,7 @@
 #define MAX_WORKERS 1024
 #define KNOWN_FLAGS                                                                                                    \
     (HEIST_RUNTIME_OVERFLOW_HANDLER | HEIST_RUNTIME_NO_OVERFLOW_HANDLER | HEIST_RUNTIME_VIRTUAL_TIME |                 \
-     HEIST_RUNTIME_DEBUG)
+     HEIST_RUNTIME_DEBUG | HEIST_RUNTIME_SPARE_THREAD)
 
 static void on_thread_exit(struct heist__self *self) {
     heist_loop_unref(self->event_loop);
@@ -66,8 +66,24 @@ __attribute__((constructor)) static void setup_at_load(void) { pthread_once(&set
 
 static const heist_runtime_options default_options = HEIST_RUNTIME_OPTIONS_INIT;
 
+/* The options of a program that was built before there was a monitor end here. */
+#define FIRST_SIZE offsetof(heist_runtime_options, stuck_after)
+
+/* A whole copy of what may be shorter, or longer by zeros. */
+static int read_options(const heist_runtime_options *from, heist_runtime_options *to) {
+    *to = default_options;
+    if (!from) return 0;
+    bool first = from->size == FIRST_SIZE;
+    if (!first && !heist__options_ok(from, sizeof(*from))) return -EINVAL;
+    memcpy(to, from, first ? FIRST_SIZE : sizeof(*to));
+    to->size = sizeof(*to);
+    return 0;
+}
+
 static int check_options(const heist_runtime_options *o, bool alone) {
-    if (!heist__options_ok(o, sizeof(*o)) || (o->flags & ~KNOWN_FLAGS)) return -EINVAL;
+    if (o->flags & ~KNOWN_FLAGS) return -EINVAL;
+    if (!(o->stuck_after >= 0) || (o->stuck_signal && !heist__where_signal_ok(o->stuck_signal))) return -EINVAL;
+    if (alone && (o->stuck_after > 0 || (o->flags & HEIST_RUNTIME_SPARE_THREAD))) return -EINVAL;
     if (o->workers < 0 || o->workers > (alone ? 1 : MAX_WORKERS)) return -EINVAL;
     if (o->stack_bytes && (o->stack_bytes < HEIST__STACK_MIN || o->stack_bytes > HEIST__STACK_MAX)) return -EINVAL;
     return 0;
@@ -86,11 +102,12 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
     memset(w, 0, sizeof(*w));
     w->rt = rt;
     w->index = index;
+    w->spare = index >= rt->regular;
     w->alone = rt->workers == 1;
     w->random = 2463534242u + (uint32_t)index * 2654435761u;
     int err = heist__deque_init(&w->stack, 8);
     if (!err) err = heist__deque_init(&w->queue, 8);
-    if (!err) err = heist__loop_create(rt, w, &rt->clock, &rt->sleepers, &w->loop);
+    if (!err) err = heist__loop_create(rt, w, &rt->clock, w->spare ? &rt->spare_sleeps : &rt->sleepers, &w->loop);
     if (err) {
         worker_destroy(w);
         return err;
@@ -110,6 +127,7 @@ static void destroy(heist_runtime *rt) {
         worker_destroy(w);
     }
     if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_uninstall();
+    if (rt->stuck_signal) heist__where_uninstall(rt->stuck_signal);
     heist__cond_destroy(&rt->changed);
     heist__mutex_destroy(&rt->mutex);
     heist__free(rt->worker);
@@ -125,17 +143,23 @@ void heist__runtime_release(heist_runtime *rt) {
 
 int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out) {
     if (!out) return -EINVAL;
-    if (!opts) opts = &default_options;
-    int err = check_options(opts, alone);
+    heist_runtime_options copy;
+    int err = read_options(opts, &copy);
+    if (!err) err = check_options(&copy, alone);
     if (err) return err;
+    opts = &copy;
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
     pthread_once(&setup_once, setup);
     heist_runtime *rt = heist__aligned_alloc(HEIST_CACHE_LINE, sizeof(*rt));
     if (!rt) return -ENOMEM;
     memset(rt, 0, sizeof(*rt));
-    rt->workers = alone ? 1 : opts->workers ? opts->workers : heist__available_cpus();
+    rt->regular = alone ? 1 : opts->workers ? opts->workers : heist__available_cpus();
     rt->flags = opts->flags;
+    bool watched = !(rt->flags & HEIST_RUNTIME_VIRTUAL_TIME) &&
+                   ((rt->flags & HEIST_RUNTIME_SPARE_THREAD) || opts->stuck_after > 0);
+    rt->workers = rt->regular + watched;
+    rt->stuck_after_ns = watched && opts->stuck_after > 0 ? heist__ns_from_seconds(opts->stuck_after) : INT64_MAX;
     rt->alone = alone;
     rt->inherited = inherited;
     rt->stack_bytes = (uint32_t)(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
@@ -145,6 +169,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     a_store_rlx(&rt->users, 1); /* rlx, as the next: not published yet */
     a_store_rlx(&rt->refs, 1);
     a_store_rlx(&rt->acks, rt->workers);
+    a_store_rlx(&rt->stuck_seen_ns, INT64_MIN / 2);
     heist__spin_init(&rt->virtual_lock);
     heist__mutex_init(&rt->mutex, false);
     heist__cond_init(&rt->changed);
@@ -164,6 +189,10 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         loop->handler_user = opts->exception_user;
         a_store_rlx(&loop->debug, (opts->flags & HEIST_RUNTIME_DEBUG) != 0); /* rlx: not published yet */
     }
+    if (!err && watched) rt->worker[rt->regular]->loop->home = rt->worker[0]->loop;
+    int signal_number = rt->stuck_after_ns != INT64_MAX ? opts->stuck_signal : 0;
+    if (!err && signal_number) err = heist__where_install(signal_number);
+    if (!err) rt->stuck_signal = signal_number;
     if (!err && (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER)) err = heist__overflow_install();
     if (err) {
         rt->flags &= ~HEIST_RUNTIME_OVERFLOW_HANDLER;
@@ -176,17 +205,30 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
 
 /* ---- threads ---- */
 
+/* Both handlers need the alternate stack: a coroutine's own may have no room for what they do. */
+static void thread_init(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    if ((rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) || rt->stuck_signal) heist__overflow_thread_init();
+    if (rt->stuck_signal) heist__where_thread_init(&w->where, rt->stuck_signal);
+}
+
+static void thread_fini(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    if (rt->stuck_signal) heist__where_thread_fini(&w->where);
+    if ((rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) || rt->stuck_signal) heist__overflow_thread_fini();
+}
+
 static void *worker_main(void *arg) {
     struct heist__worker *w = arg;
     heist_runtime *rt = w->rt;
     char name[16];
     snprintf(name, sizeof(name), "%.9s/%d", rt->name, w->index % 10000);
     pthread_setname_np(pthread_self(), name);
-    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_init();
+    thread_init(w);
     heist__worker_enter(w);
     heist__worker_run(w);
     heist__worker_leave(w);
-    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_fini();
+    thread_fini(w);
     heist__worker_left(rt);
     return NULL;
 }
@@ -238,10 +280,10 @@ heist_runtime *heist_runtime_ref(heist_runtime *rt) {
     return rt;
 }
 
-int heist_runtime_workers(const heist_runtime *rt) { return rt ? rt->workers : -EINVAL; }
+int heist_runtime_workers(const heist_runtime *rt) { return rt ? rt->regular : -EINVAL; }
 
 heist_loop *heist_runtime_loop(heist_runtime *rt, int index) {
-    return rt && index >= 0 && index < rt->workers ? rt->worker[index]->loop : NULL;
+    return rt && index >= 0 && index < rt->regular ? rt->worker[index]->loop : NULL;
 }
 
 heist_runtime *heist_loop_runtime(heist_loop *loop) { return loop ? loop->rt : NULL; }
@@ -253,8 +295,8 @@ int heist_runtime_call_soon(heist_runtime *rt, heist_callback_fn fn, void *arg, 
     if (a_load_acq(&rt->closing)) return HEIST_ECLOSED; /* acq: an early answer; the inbox decides */
     struct heist__worker *w = heist__self()->worker;
     /* A burst goes to one loop after the other, 64 at a time, so that each is woken once. rlx: a count alone */
-    unsigned n = w || rt->workers == 1 ? 0 : a_add_rlx(&rt->next_loop, 1) / 64;
-    heist_loop *loop = w && w->rt == rt ? w->loop : rt->worker[n % (unsigned)rt->workers]->loop;
+    unsigned n = w || rt->regular == 1 ? 0 : a_add_rlx(&rt->next_loop, 1) / 64;
+    heist_loop *loop = w && w->rt == rt ? w->loop->home : rt->worker[n % (unsigned)rt->regular]->loop;
     return heist_loop_call_soon(loop, fn, arg, opts, out);
 }
 
@@ -304,9 +346,8 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__self *self = heist__self();
     if (self->worker) return HEIST_EOTHERRUNNING;
-    if (!heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
-    heist_runtime_options o = opts ? *opts : default_options;
-    o.size = sizeof(o);
+    heist_runtime_options o;
+    if (read_options(opts, &o)) return -EINVAL;
     if (!(o.flags & HEIST_RUNTIME_NO_OVERFLOW_HANDLER)) o.flags |= HEIST_RUNTIME_OVERFLOW_HANDLER;
     heist_runtime *rt;
     int err = heist__runtime_create(&o, false, true, &rt);
@@ -315,7 +356,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     w->thread = pthread_self();
     struct run_main m = {main_fn, arg, NULL, 0};
     heist_task *t = NULL;
-    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_init();
+    thread_init(w);
     heist__worker_enter(w);
     err = start_threads(rt, 1);
     bool started = !err;
@@ -325,7 +366,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
         heist__worker_run(w);
     }
     heist__worker_leave(w);
-    if (rt->flags & HEIST_RUNTIME_OVERFLOW_HANDLER) heist__overflow_thread_fini();
+    thread_fini(w);
     if (started) {
         heist__worker_left(rt);
         heist_runtime_close(rt, HEIST_FOREVER);

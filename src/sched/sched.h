@@ -10,6 +10,7 @@
 #include "conc/deque.h"
 #include "conc/mpsc.h"
 #include "coro/coro.h"
+#include "coro/where.h"
 #include "loop/loop.h"
 #include "mem/stack.h"
 #include "task/task.h"
@@ -32,6 +33,7 @@ struct heist__worker {
     heist_runtime *rt;
     heist_loop *loop;
     int index;
+    bool spare; /* its thread sleeps while the others do their work; see idle.c */
     bool alone; /* its runtime has no other worker: its deques have no thief */
     pthread_t thread;
 
@@ -46,6 +48,7 @@ struct heist__worker {
     int locks_watch; /* debug mode: locks held when the step began, plus one; 0: not watched; see held.h */
     bool polling;    /* wakes now come from the loop's steps: they are served in order of arrival */
     bool searching;  /* counted in rt->searching */
+    bool relieves;   /* spare: somebody is stuck, and it works in his place */
     bool acked;      /* has seen that the runtime closes */
     int64_t spin_ns; /* how long a look before sleep may last; adapts */
     uint32_t random;
@@ -62,12 +65,18 @@ struct heist__worker {
     /* shared: written by the owner, read by thieves, the sentinel and statistics */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) tick; /* steps run */
     _Atomic(uint64_t) turns;                                 /* of its loop */
+    _Atomic(heist_task *) shown; /* the task that runs, or NULL; for the monitor, who takes a reference before he looks */
     _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
     _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
 
     /* shared: by those who look whether it is stuck */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) seen; /* tick and turns at the last look */
     _Atomic(int64_t) seen_since;                             /* when they were first seen so */
+    _Atomic(uint64_t) reported;      /* tick and turns when it was last reported */
+    struct heist__spin monitor_lock; /* only tried */
+    _Atomic(uint64_t) asked_for;     /* tick and turns when its stack was asked for, and when that was */
+    _Atomic(int64_t) asked_at;
+    struct heist__where where;
 
     /* last in first out: fresh tasks, and those woken by the task that runs */
     struct heist__deque stack;
@@ -77,12 +86,15 @@ struct heist__worker {
 
 struct heist_runtime {
     /* birth */
-    int workers;
+    int workers; /* with the spare one, which is the last */
+    int regular; /* without it */
     unsigned flags;
     bool alone;      /* heist_loop_new's */
     bool inherited;  /* worker 0 is the caller of heist_run */
     uint32_t stack_bytes;
     size_t max_tasks;
+    int64_t stuck_after_ns; /* the monitor's; INT64_MAX: none */
+    int stuck_signal;       /* 0: none */
     char name[16];
     struct heist__worker **worker;
     struct heist__clock clock;
@@ -95,10 +107,11 @@ struct heist_runtime {
     HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__mpsc inject; /* ready tasks from outside */
 
     /* the sleep protocol, see README.md */
-    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) sleepers;
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) sleepers; /* regular workers */
+    _Atomic(int) spare_sleeps;
     _Atomic(int) searching;
     _Atomic(int) sentinels; /* sleepers that look after the others now and then */
-    _Atomic(int64_t) stuck_seen_ns; /* when a look found somebody stuck; 0: never */
+    _Atomic(int64_t) stuck_seen_ns; /* when a look found somebody stuck; long ago: never */
 
     /* closing, see shutdown.c */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) closing;
@@ -140,6 +153,14 @@ bool heist__time_to_look(struct heist__worker *w, unsigned ran);
 void heist__look_after_others(struct heist__worker *w);
 /* After work was found: hands the search on. */
 void heist__search_ended(struct heist__worker *w);
+
+/* A spare worker, before it runs anything: when nobody is stuck any more its tasks go to the others. */
+void heist__spare_turn(struct heist__worker *w);
+
+/* ---- monitor.c ---- */
+
+/* v has not moved for `stood` ns: reports it when that is too long; true when a handler was called.  By w. */
+bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t stood, int64_t now);
 
 /* ---- spawn.c ---- */
 

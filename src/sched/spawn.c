@@ -183,7 +183,7 @@ int heist_create_task_at(const char *file, int line, heist_coro_fn fn, void *arg
     struct heist__worker *w = heist__self()->worker;
     if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
     if (heist_unlikely(!w)) return HEIST_ENOLOOP;
-    return heist__spawn(w->rt, w->loop, file, line, fn, arg, opts, out);
+    return heist__spawn(w->rt, w->loop->home, file, line, fn, arg, opts, out);
 }
 
 int heist_loop_create_task_at(const char *file, int line, heist_loop *loop, heist_coro_fn fn, void *arg,
@@ -200,7 +200,7 @@ int heist_runtime_run_coroutine_at(const char *file, int line, heist_runtime *rt
     if (heist__forked()) return HEIST_EFORKED;
     if (a_load_sc(&rt->closing)) return HEIST_ECLOSED;
     struct heist__worker *w = heist__self()->worker;
-    heist_loop *loop = w && w->rt == rt ? w->loop : rt->worker[0]->loop;
+    heist_loop *loop = w && w->rt == rt ? w->loop->home : rt->worker[0]->loop;
     return heist__spawn(rt, loop, file, line, fn, arg, opts, out);
 }
 
@@ -299,10 +299,12 @@ void heist__step(struct heist__worker *w, heist_task *t) {
         int64_t start = debug ? heist__clock_now(loop->clock) : 0;
         if (heist_unlikely(debug)) w->locks_watch = heist__held_begin();
         self->task = t;
+        a_store_rel(&w->shown, t); /* rel: pairs with the monitor */
         a_store_rlx(&t->running, 1); /* rlx: for reports */
         void *left = heist__coro_enter(&w->host, t->coro, t);
         t = self->task; /* one that runs in place leaves in its own name, and its awaiter comes back in its own */
         self->task = NULL;
+        a_store_rlx(&w->shown, NULL); /* rlx: for the monitor */
         a_store_rlx(&t->running, 0);
         if (heist_unlikely(debug)) {
             int64_t took = heist__clock_now(loop->clock) - start;
@@ -383,6 +385,7 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
         f->budget = HEIST__TASK_BUDGET;
         a_store_rlx(&f->running, 1);
         self->task = f;
+        a_store_rel(&w->shown, f); /* rel: pairs with the monitor */
         run_body(f);
         self = heist__self(); /* another thread, perhaps */
         if (heist_unlikely(heist__ctx_fp() != fp)) heist__ctx_set_fp(fp);
@@ -392,6 +395,7 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
     self->task = NULL;
     end(self->worker, f);
     self->task = t;
+    a_store_rel(&self->worker->shown, t); /* rel: pairs with the monitor */
     a_store_rlx(&t->running, 1);
     a_store_rlx(&t->awaiting, NULL); /* rlx: only a hint to cancellers, who look twice */
     return true;

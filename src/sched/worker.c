@@ -98,7 +98,7 @@ bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
     heist_loop *loop = w->loop;
     a_store_rlx(&w->turns, a_load_rlx(&w->turns) + 1); /* rlx: for the sentinel; only we write it */
     heist__loop_take_inbox(loop);
-    take_injected(w);
+    if (heist_likely(!w->spare) || w->relieves) take_injected(w);
     w->polling = true;
     bool nothing_ready = !loop->ready.count && heist__deque_empty(&w->stack) && heist__deque_empty(&w->queue);
     if (nothing_ready && timeout_ns) {
@@ -109,6 +109,7 @@ bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
     }
     heist__loop_fire_timers(loop);
     w->polling = false;
+    if (heist_unlikely(w->spare)) heist__spare_turn(w);
     /* Before work is run: the others may be needed for what lies beside it. */
     if (w->searching && (loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue)))
         heist__search_ended(w);
