@@ -204,6 +204,17 @@ static struct census take_census(void) {
     return c;
 }
 
+struct stress_held stress_held(void) {
+    struct stress_held h = {entries_of("/proc/self/task"), entries_of("/proc/self/fd"), anonymous_mappings(),
+                            rss_kib(), 0};
+    FILE *f = fopen("/proc/self/status", "re");
+    char line[256];
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, "VmPTE:", 6) == 0) h.page_tables_kib = strtol(line + 6, NULL, 10);
+    if (f) fclose(f);
+    return h;
+}
+
 /* Threads and descriptors must be back.  A joined thread stands in /proc for a moment longer (the join is answered
  * before the kernel has taken it off the list), hence the second looks. */
 static void check_threads_and_descriptors(const struct census *want, long own_threads) {

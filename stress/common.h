@@ -122,4 +122,10 @@ void stress_spin(double seconds);
 
 void *stress_alloc(size_t bytes); /* zeroed; never NULL */
 
+/* What the process holds now.  Mappings are the anonymous ones that are not the C library's own, as in the leak law. */
+struct stress_held {
+    long threads, descriptors, mappings, rss_kib, page_tables_kib;
+};
+struct stress_held stress_held(void);
+
 #endif
