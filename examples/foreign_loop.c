@@ -24,7 +24,7 @@ static int say(void *text) {
 static int three_steps(void *arg, void **out) {
     (void)arg, (void)out;
     for (int i = 1; i <= 3; i++) {
-        int err = heist_sleep(0.25);
+        int err = heist_sleep(0.6);
         if (err < 0) return err;
         printf("coroutine: step %d, on the %s thread\n", i, where());
     }
@@ -68,7 +68,7 @@ int main(void) {
     if (pipe(own) < 0 || heist_loop_new(NULL, &loop) < 0) return 1;
     if (write(own[1], "x", 1) != 1 || pthread_create(&thread, NULL, other_thread, loop) != 0) return 1;
     pthread_join(thread, NULL); /* its call waits in the inbox */
-    int err = heist_loop_call_later(loop, 0.1, say, text, NULL, NULL);
+    int err = heist_loop_call_later(loop, 0.4, say, text, NULL, NULL);
     if (err == 0) err = heist_loop_create_task(loop, three_steps, NULL, NULL, NULL);
     if (err == 0) err = foreign_loop(loop, own[0]);
     if (err < 0) fprintf(stderr, "foreign_loop: %s\n", heist_strerror(err));
