@@ -2,8 +2,6 @@
  *
  * Its memory comes from calloc and not from base/alloc.h: it is no part of what is
  * simulated, counted or made to fail. */
-#include "check/sim.h"
-
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -12,14 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/macros.h"
-#include "conc/baton.h"
+#include "check/inner.h"
 
-/* The clock: where it starts, what a point costs, what a look of one that spins alone costs. */
-#define START_NS (INT64_C(1000) * 1000000000)
+/* What a point costs, and a look of one that spins alone. */
 #define POINT_NS 20
 #define SPIN_NS 1000
 #define NEVER INT64_MAX
@@ -28,91 +24,25 @@
 #define SLICE_POINTS 10000
 /* Points without a spin after which a thread has left its loop. */
 #define CALM_POINTS 8
-/* Switches that are kept for the report. */
-#define TRACE 256
-#define TRACE_SHOWN 48
 #define MAX_STEPS_DEFAULT UINT64_C(20000000)
-#define FDS 4096 /* descriptors whose registrations are known */
-
-enum state { FREE, RUNNABLE, WAITING, POLLING, ENDED };
-
-struct thread {
-    struct heist__baton turn;
-    struct heist__sim *sim;
-    int id;
-    enum state state;
-    bool joined;        /* ended and joined */
-    bool spinning;      /* looked in vain, and nobody has moved since */
-    bool timed_out;     /* the wait ended by its deadline */
-    unsigned calm;      /* points since its last spin */
-    const void *key;    /* WAITING */
-    int epfd;           /* POLLING */
-    uint64_t polled;    /* the generation at the last look */
-    uint64_t waits_since;
-    int64_t deadline;   /* WAITING, POLLING */
-    int64_t not_before; /* RUNNABLE, but a fault delays it */
-    uint64_t points;
-    const char *what, *file; /* for the report */
-    int line;
-    pthread_t pthread;
-    void *(*start)(void *);
-    void *arg;
-    void (*body)(void *);
-    bool kept, quit;
-    unsigned rounds; /* of its destructor */
-};
-
-struct traced {
-    uint64_t step;
-    int64_t now;
-    const char *why, *file;
-    int line, from, to;
-};
-
-struct registration {
-    int epfd; /* -1: none */
-    struct epoll_event event;
-};
-
-struct heist__sim {
-    struct thread thread[HEIST__SIM_THREADS];
-    struct heist__baton controller;
-    struct heist__sim_spec spec;
-    struct heist__sim_counts counts;
-    struct heist__sim_report *report;
-    bool keep, failed;
-    int live;            /* not ended */
-    int kept;            /* threads that wait for a body */
-    int spinners;        /* with `spinning` set */
-    unsigned lone_spins; /* in a row */
-    uint64_t quiet;      /* points to go without asking */
-    uint64_t slice_end;  /* the step at which the holder of the turn has had it for long */
-    uint64_t generation; /* of what a poll may see */
-    uint64_t start_points, waits;
-    int top;             /* numbers from here on are free */
-    bool inet;           /* a TCP socket was made: the kernel may deliver a little later */
-    struct traced trace[TRACE];
-    uint64_t traced;
-    struct registration *registered;
-};
 
 _Atomic(int) heist__sim_on;
 struct heist__sim_hooks heist__sim_hooks;
 static struct heist__sim *running; /* while heist__sim_on */
-static _Thread_local struct thread *mine;
+static _Thread_local struct heist__sim_thread *mine;
 static pthread_once_t key_once = PTHREAD_ONCE_INIT;
 static pthread_key_t end_key;
 static bool end_key_made;
 
 /* Never inlined, as conc/self.c says. */
-static HEIST_NOINLINE struct thread *me(void) {
-    struct thread *t = mine;
+HEIST_NOINLINE struct heist__sim_thread *heist__sim_me(void) {
+    struct heist__sim_thread *t = mine;
     __asm__ volatile("" : "+r"(t) : : "memory");
     return t;
 }
 
 HEIST_NOINLINE int heist__sim_self(void) {
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     return t ? t->id : -1;
 }
 
@@ -124,23 +54,11 @@ uint64_t heist__sim_steps(void) { return running->counts.steps; }
 
 uint64_t heist__sim_hash(void) { return running->counts.hash; }
 
-const char *heist__sim_place(const char *file) {
-    static const char *const roots[] = {"src/", "include/", "tests/", "examples/", "stress/", "fuzz/", "tools/"};
-    if (!file) return "?";
-    const char *best = NULL;
-    for (size_t i = 0; i < HEIST_ARRAY_LEN(roots); i++)
-        for (const char *at = strstr(file, roots[i]); at; at = strstr(at + 1, roots[i]))
-            if ((at == file || at[-1] == '/') && (!best || at < best)) best = at;
-    if (best) return best;
-    best = strrchr(file, '/');
-    return best ? best + 1 : file;
-}
-
 /* ---- the record, the hash, the trace ---- */
 
 static void fold(struct heist__sim *s, uint64_t word) { s->counts.hash = (s->counts.hash ^ word) * UINT64_C(0x100000001b3); }
 
-static void note(struct heist__sim *s, int thread, int kind, uint32_t value) {
+void heist__sim_note(struct heist__sim *s, int thread, int kind, uint32_t value) {
     uint64_t at = thread == HEIST__SIM_NOBODY ? s->start_points : s->thread[thread].points;
     fold(s, (uint64_t)kind << 40 ^ value);
     struct heist__record *r = s->spec.record;
@@ -149,60 +67,12 @@ static void note(struct heist__sim *s, int thread, int kind, uint32_t value) {
     r->count++;
 }
 
-static void trace(struct heist__sim *s, int from, int to, const char *why, const char *file, int line) {
-    s->trace[s->traced++ % TRACE] =
-        (struct traced){s->counts.steps, s->counts.now_ns, why, file, line, from, to};
+void heist__sim_trace(struct heist__sim *s, int from, int to, const char *why, const char *file, int line) {
+    s->trace[s->traced++ % HEIST__SIM_TRACE] =
+        (struct heist__traced){s->counts.steps, s->counts.now_ns, why, file, line, from, to};
 }
 
 /* ---- failing ---- */
-
-static const char *const state_name[] = {"free", "can run", "waits", "polls", "ended"};
-
-struct text {
-    char *at;
-    size_t left;
-};
-
-static HEIST_PRINTF(2, 3) void say(struct text *t, const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(t->at, t->left, format, args);
-    va_end(args);
-    if (n < 0) return;
-    size_t step = (size_t)n < t->left ? (size_t)n : t->left ? t->left - 1 : 0;
-    t->at += step;
-    t->left -= step;
-}
-
-static void describe(struct heist__sim *s, struct text *out) {
-    say(out, "threads at step %llu, %.6f s:\n", (unsigned long long)s->counts.steps,
-        (double)(s->counts.now_ns - START_NS) / 1e9);
-    for (int i = 0; i < HEIST__SIM_THREADS; i++) {
-        struct thread *t = &s->thread[i];
-        if (t->state == FREE || t->state == ENDED) continue;
-        char name[32] = "";
-        if (pthread_getname_np(t->pthread, name, sizeof(name))) name[0] = 0;
-        say(out, "  thread %d (%s) %s", i, name, state_name[t->state]);
-        if (t->state == WAITING || t->state == POLLING) say(out, " for %s", t->what ? t->what : "something");
-        if (t->state == RUNNABLE && t->spinning) say(out, ", spinning");
-        if ((t->state == WAITING || t->state == POLLING) && t->deadline != NEVER)
-            say(out, " until %.6f s", (double)(t->deadline - START_NS) / 1e9);
-        say(out, ", last seen at %s:%d\n", heist__sim_place(t->file), t->line);
-    }
-    uint64_t shown = s->traced < TRACE_SHOWN ? s->traced : TRACE_SHOWN;
-    if (shown) say(out, "the last %llu switches:\n", (unsigned long long)shown);
-    for (uint64_t k = s->traced - shown; k < s->traced; k++) {
-        const struct traced *e = &s->trace[k % TRACE];
-        say(out, "  step %7llu  %.6f s  ", (unsigned long long)e->step, (double)(e->now - START_NS) / 1e9);
-        if (e->to == HEIST__SIM_NOBODY)
-            say(out, "thread %d: %s", e->from, e->why);
-        else if (e->from == HEIST__SIM_NOBODY)
-            say(out, "the first is %d", e->to);
-        else
-            say(out, "%d -> %d  (%d %s)", e->from, e->to, e->from, e->why);
-        say(out, " at %s:%d\n", heist__sim_place(e->file), e->line);
-    }
-}
 
 static HEIST_NORETURN void stand_still(void) {
     struct heist__baton never = {0};
@@ -214,8 +84,8 @@ static HEIST_NORETURN HEIST_COLD void fail_with(struct heist__sim *s, int outcom
     struct heist__sim_report *r = s->report;
     r->outcome = outcome;
     snprintf(r->message, sizeof(r->message), "%s", message);
-    struct text out = {r->text, sizeof(r->text)};
-    describe(s, &out);
+    mine = NULL; /* no points in what follows */
+    heist__sim_describe(s, r->text, sizeof(r->text));
     heist__baton_pass(&s->controller);
     stand_still();
 }
@@ -224,9 +94,9 @@ void heist__sim_snapshot(struct heist__sim_report *r) {
     struct heist__sim *s = running;
     if (!s) return;
     r->counts = s->counts;
-    r->counts.now_ns -= START_NS;
-    struct text out = {r->text, sizeof(r->text)};
-    describe(s, &out);
+    r->counts.now_ns -= HEIST__SIM_START_NS;
+    mine = NULL; /* no points in what follows */
+    heist__sim_describe(s, r->text, sizeof(r->text));
 }
 
 void heist__sim_fail(int outcome, const char *format, ...) {
@@ -235,7 +105,7 @@ void heist__sim_fail(int outcome, const char *format, ...) {
     va_start(args, format);
     vsnprintf(message, sizeof(message), format, args);
     va_end(args);
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     if (!t) {
         fprintf(stderr, "heist: a law is broken: %s\n", message);
         abort();
@@ -252,32 +122,30 @@ static bool set_has_events(int epfd) {
     return poll(&p, 1, 0) > 0;
 }
 
-static uint32_t fault(struct thread *t, int kind, uint32_t limit);
-
-static void make_runnable(struct heist__sim *s, struct thread *t) {
-    t->state = RUNNABLE;
+static void make_runnable(struct heist__sim *s, struct heist__sim_thread *t) {
+    t->state = HEIST__SIM_RUNNABLE;
     t->key = NULL;
     s->quiet = 0; /* a strategy of priorities wants to know */
 }
 
 /* Also moves those whose wait is over. */
-static bool can_run(struct heist__sim *s, struct thread *t) {
+static bool can_run(struct heist__sim *s, struct heist__sim_thread *t) {
     int64_t now = s->counts.now_ns;
-    if (t->state == POLLING && t->polled != s->generation) {
+    if (t->state == HEIST__SIM_POLLING && t->polled != s->generation) {
         t->polled = s->generation;
         if (set_has_events(t->epfd)) make_runnable(s, t);
     }
-    if ((t->state == WAITING || t->state == POLLING) && t->deadline <= now) {
+    if ((t->state == HEIST__SIM_WAITING || t->state == HEIST__SIM_POLLING) && t->deadline <= now) {
         t->timed_out = true;
         make_runnable(s, t);
     }
-    return t->state == RUNNABLE && t->not_before <= now;
+    return t->state == HEIST__SIM_RUNNABLE && t->not_before <= now;
 }
 
 static uint64_t able(struct heist__sim *s) {
     uint64_t mask = 0;
     for (int i = 0; i < s->top; i++)
-        if (s->thread[i].state != FREE && s->thread[i].state != ENDED && can_run(s, &s->thread[i]))
+        if (s->thread[i].state != HEIST__SIM_FREE && s->thread[i].state != HEIST__SIM_ENDED && can_run(s, &s->thread[i]))
             mask |= UINT64_C(1) << i;
     return mask;
 }
@@ -290,7 +158,7 @@ static uint64_t spinning(struct heist__sim *s) {
     return mask;
 }
 
-static void stop_spinning(struct heist__sim *s, struct thread *t) {
+static void stop_spinning(struct heist__sim *s, struct heist__sim_thread *t) {
     if (!t->spinning) return;
     t->spinning = false;
     s->spinners--;
@@ -300,9 +168,9 @@ static void stop_spinning(struct heist__sim *s, struct thread *t) {
 static int64_t ahead(struct heist__sim *s) {
     int64_t next = NEVER, now = s->counts.now_ns;
     for (int i = 0; i < s->top; i++) {
-        struct thread *t = &s->thread[i];
-        if ((t->state == WAITING || t->state == POLLING) && t->deadline > now) next = least(next, t->deadline);
-        if (t->state == RUNNABLE && t->not_before > now) next = least(next, t->not_before);
+        struct heist__sim_thread *t = &s->thread[i];
+        if ((t->state == HEIST__SIM_WAITING || t->state == HEIST__SIM_POLLING) && t->deadline > now) next = least(next, t->deadline);
+        if (t->state == HEIST__SIM_RUNNABLE && t->not_before > now) next = least(next, t->not_before);
     }
     return next;
 }
@@ -313,7 +181,7 @@ static bool polls_have_events(struct heist__sim *s) {
     struct pollfd set[HEIST__SIM_THREADS];
     nfds_t n = 0;
     for (int i = 0; i < s->top; i++)
-        if (s->thread[i].state == POLLING) set[n++] = (struct pollfd){s->thread[i].epfd, POLLIN, 0};
+        if (s->thread[i].state == HEIST__SIM_POLLING) set[n++] = (struct pollfd){s->thread[i].epfd, POLLIN, 0};
     s->generation++;
     return n && poll(set, n, s->inet ? 2 : 0) > 0;
 }
@@ -336,8 +204,8 @@ static HEIST_NORETURN HEIST_COLD void deadlock(struct heist__sim *s) {
     fail_with(s, HEIST__SIM_DEADLOCK, "deadlock: nobody can go on, and no deadline lies ahead");
 }
 
-/* Who goes on.  t (NULL: the start) has said what it is: RUNNABLE, waiting or ended. */
-static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins) {
+/* Who goes on.  t (NULL: the start) has said what it is: HEIST__SIM_RUNNABLE, waiting or ended. */
+static struct heist__sim_thread *decide(struct heist__sim *s, struct heist__sim_thread *t, bool spins) {
     int current = t ? t->id : HEIST__SIM_NOBODY, from = t ? current : HEIST__SIM_THREADS - 1;
     for (bool looked = false;;) {
         uint64_t mask = able(s), own = t ? UINT64_C(1) << current : 0, calm = mask & ~spinning(s);
@@ -377,11 +245,11 @@ static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins)
         if (stays || enabled != UINT64_C(1) << c.usual || c.may_jump)
             next = s->spec.strategy->next(s->spec.strategy->self, &c, &s->quiet);
         if (next == HEIST__SIM_JUMP && c.may_jump) {
-            note(s, current, HEIST__DECIDE_JUMP, 0);
+            heist__sim_note(s, current, HEIST__DECIDE_JUMP, 0);
             jump(s, ahead(s));
             if (t) {
                 t->points++;
-                trace(s, current, HEIST__SIM_NOBODY, "time jumps", t->file, t->line);
+                heist__sim_trace(s, current, HEIST__SIM_NOBODY, "time jumps", t->file, t->line);
             } else {
                 s->start_points++;
             }
@@ -389,23 +257,23 @@ static struct thread *decide(struct heist__sim *s, struct thread *t, bool spins)
         }
         if (next < 0 || next >= HEIST__SIM_THREADS || !(enabled & UINT64_C(1) << next))
             fail_with(s, HEIST__SIM_ODD, "the strategy named a thread that cannot run");
-        if (next != c.usual) note(s, current, HEIST__DECIDE_NEXT, (uint32_t)next);
+        if (next != c.usual) heist__sim_note(s, current, HEIST__DECIDE_NEXT, (uint32_t)next);
         if (stays && next != current) s->counts.preemptions++;
         return &s->thread[next];
     }
 }
 
-static void give_turn(struct heist__sim *s, struct thread *from, struct thread *to, const char *why) {
+static void give_turn(struct heist__sim *s, struct heist__sim_thread *from, struct heist__sim_thread *to, const char *why) {
     s->counts.switches++;
     s->slice_end = s->counts.steps + SLICE_POINTS;
     fold(s, (uint64_t)(to->id + 1) << 32);
-    trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL, from ? from->line : 0);
+    heist__sim_trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL, from ? from->line : 0);
     heist__baton_pass(&to->turn);
 }
 
 /* Passes the turn, if another shall have it, and returns when it has come back. */
-static void settle(struct heist__sim *s, struct thread *t, bool spins, const char *why) {
-    struct thread *next = decide(s, t, spins);
+static void settle(struct heist__sim *s, struct heist__sim_thread *t, bool spins, const char *why) {
+    struct heist__sim_thread *next = decide(s, t, spins);
     if (next == t) {
         if (spins) s->slice_end = s->counts.steps + SLICE_POINTS;
         return;
@@ -418,7 +286,7 @@ static HEIST_NORETURN HEIST_COLD void out_of_steps(struct heist__sim *s) {
     fail_with(s, HEIST__SIM_LIMIT, "more steps than allowed: somebody spins for ever, or the limit is too small");
 }
 
-static void count(struct heist__sim *s, struct thread *t, const char *file, int line) {
+static void count(struct heist__sim *s, struct heist__sim_thread *t, const char *file, int line) {
     t->file = file;
     t->line = line;
     t->points++;
@@ -428,7 +296,7 @@ static void count(struct heist__sim *s, struct thread *t, const char *file, int 
 }
 
 HEIST_NOINLINE void heist__sim_step(const char *file, int line) {
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     if (!t) return;
     struct heist__sim *s = t->sim;
     count(s, t, file, line);
@@ -449,7 +317,7 @@ HEIST_NOINLINE void heist__sim_step(const char *file, int line) {
 
 HEIST_NOINLINE void heist__sim_spin(const char *file, int line) {
     if (!heist__sim_maybe()) return;
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     if (!t) return;
     struct heist__sim *s = t->sim;
     count(s, t, file, line);
@@ -461,7 +329,7 @@ HEIST_NOINLINE void heist__sim_spin(const char *file, int line) {
 
 /* ---- waiting ---- */
 
-static int wait_as(struct heist__sim *s, struct thread *t, enum state state, int64_t deadline, const char *what) {
+static int wait_as(struct heist__sim *s, struct heist__sim_thread *t, enum heist__sim_state state, int64_t deadline, const char *what) {
     t->points++;
     t->state = state;
     t->deadline = deadline;
@@ -470,46 +338,46 @@ static int wait_as(struct heist__sim *s, struct thread *t, enum state state, int
     t->waits_since = s->waits++;
     t->calm = CALM_POINTS;
     stop_spinning(s, t);
-    settle(s, t, false, state == POLLING ? "polls" : "waits");
+    settle(s, t, false, state == HEIST__SIM_POLLING ? "polls" : "waits");
     t->what = NULL;
     t->deadline = NEVER;
     return t->timed_out ? -ETIMEDOUT : 0;
 }
 
 HEIST_NOINLINE int heist__sim_wait(const void *key, int64_t deadline_ns, const char *what) {
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     struct heist__sim *s = t->sim;
-    if (fault(t, HEIST__FAULT_SPURIOUS, 1)) return 0;
+    if (heist__sim_fault(t, HEIST__FAULT_SPURIOUS, 1)) return 0;
     t->key = key;
-    return wait_as(s, t, WAITING, deadline_ns, what);
+    return wait_as(s, t, HEIST__SIM_WAITING, deadline_ns, what);
 }
 
 HEIST_NOINLINE void heist__sim_wake(const void *key, int wakes) {
     if (!heist__sim_maybe()) return;
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     if (!t) return;
     struct heist__sim *s = t->sim;
     while (wakes-- > 0) {
-        struct thread *first = NULL;
+        struct heist__sim_thread *first = NULL;
         for (int i = 0; i < s->top; i++) {
-            struct thread *w = &s->thread[i];
-            if (w->state == WAITING && w->key == key && (!first || w->waits_since < first->waits_since)) first = w;
+            struct heist__sim_thread *w = &s->thread[i];
+            if (w->state == HEIST__SIM_WAITING && w->key == key && (!first || w->waits_since < first->waits_since)) first = w;
         }
         if (!first) return;
         make_runnable(s, first);
-        uint32_t late = fault(t, HEIST__FAULT_DELAY, 2000);
+        uint32_t late = heist__sim_fault(t, HEIST__FAULT_DELAY, 2000);
         first->not_before = late ? s->counts.now_ns + (int64_t)late * 1000 : 0;
     }
 }
 
 HEIST_NOINLINE int heist__sim_poll(int epfd, int64_t deadline_ns) {
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     struct heist__sim *s = t->sim;
-    if (fault(t, HEIST__FAULT_INTERRUPT, 1)) return -EINTR;
+    if (heist__sim_fault(t, HEIST__FAULT_INTERRUPT, 1)) return -EINTR;
     t->epfd = epfd;
     t->polled = s->generation;
-    uint32_t late = fault(t, HEIST__FAULT_DELAY, 2000);
-    int rc = wait_as(s, t, POLLING, deadline_ns, "a descriptor or a wake-up");
+    uint32_t late = heist__sim_fault(t, HEIST__FAULT_DELAY, 2000);
+    int rc = wait_as(s, t, HEIST__SIM_POLLING, deadline_ns, "a descriptor or a wake-up");
     if (late) { /* it has got up, but is slow */
         t->not_before = s->counts.now_ns + (int64_t)late * 1000;
         settle(s, t, false, "is late");
@@ -519,146 +387,40 @@ HEIST_NOINLINE int heist__sim_poll(int epfd, int64_t deadline_ns) {
 }
 
 int64_t heist__sim_now(void) {
-    struct thread *t = me();
+    struct heist__sim_thread *t = heist__sim_me();
     return t ? t->sim->counts.now_ns : 0;
 }
 
 int heist__sim_cpus(void) {
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
+    struct heist__sim_thread *t = heist__sim_maybe() ? heist__sim_me() : NULL;
     return t ? t->sim->spec.cpus : 0;
 }
 
 HEIST_NOINLINE unsigned heist__sim_choose(unsigned n) {
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
+    struct heist__sim_thread *t = heist__sim_maybe() ? heist__sim_me() : NULL;
     if (!t || n < 2) return 0;
     struct heist__sim *s = t->sim;
     t->points++;
     unsigned value = s->spec.strategy->choose(s->spec.strategy->self, n);
     if (value >= n) value = 0;
-    if (value) note(s, t->id, HEIST__DECIDE_CHOICE, value);
+    if (value) heist__sim_note(s, t->id, HEIST__DECIDE_CHOICE, value);
     return value;
 }
 
 void heist__sim_locked(const void *mutex) {
-    if (heist__sim_hooks.acquired) heist__sim_hooks.acquired(me()->id, mutex);
+    if (heist__sim_hooks.acquired) heist__sim_hooks.acquired(heist__sim_me()->id, mutex);
 }
 
 void heist__sim_unlocking(const void *mutex) {
-    if (heist__sim_hooks.released) heist__sim_hooks.released(me()->id, mutex);
-}
-
-/* ---- faults and system calls ---- */
-
-static uint32_t fault(struct thread *t, int kind, uint32_t limit) {
-    struct heist__sim *s = t->sim;
-    t->points++; /* also where no faults are asked for: a plan counts the same points then */
-    if (!s->spec.strategy->fault) return 0;
-    uint32_t value = s->spec.strategy->fault(s->spec.strategy->self, kind, limit);
-    if (!value) return 0;
-    if (value > limit) value = limit;
-    s->counts.faults[kind]++;
-    note(s, t->id, kind, value);
-    static const char *const name[HEIST__FAULTS] = {
-        "fault: no memory",       "fault: no mapping",         "fault: no thread",
-        "fault: no descriptor",   "fault: connection reset",   "fault: fewer bytes",
-        "fault: interrupted",     "fault: not ready",          "fault: a wake-up is late",
-        "fault: wakes for nothing"};
-    trace(s, t->id, HEIST__SIM_NOBODY, name[kind], t->file, t->line);
-    return value;
-}
-
-bool heist__sim_refuse_memory(bool mapping) {
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
-    return t && fault(t, mapping ? HEIST__FAULT_MAPPING : HEIST__FAULT_MEMORY, 1);
-}
-
-/* An edge was told and then eaten by a fault: it must be told again, for the kernel thinks that it was taken. */
-static void renew_edge(struct heist__sim *s, int fd) {
-    if (fd < 0 || fd >= FDS || s->registered[fd].epfd < 0) return;
-    struct epoll_event event = s->registered[fd].event;
-    (void)epoll_ctl(s->registered[fd].epfd, EPOLL_CTL_MOD, fd, &event);
-    s->generation++;
-}
-
-void heist__sim_registered(int epfd, int fd, const struct epoll_event *event) {
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
-    if (!t || fd < 0 || fd >= FDS) return;
-    struct registration *r = &t->sim->registered[fd];
-    if (!event) {
-        r->epfd = -1;
-        return;
-    }
-    r->epfd = epfd;
-    r->event = *event;
-}
-
-void heist__sim_closing(int fd) {
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
-    if (!t) return;
-    heist__sim_step("close", 0);
-    t->sim->generation++;
-    if (fd >= 0 && fd < FDS) t->sim->registered[fd].epfd = -1;
-}
-
-static bool is_one_of(const char *call, const char *const *list) {
-    for (; *list; list++)
-        if (strcmp(call, *list) == 0) return true;
-    return false;
-}
-
-static bool is_stream(int fd) {
-    int type = 0;
-    socklen_t n = sizeof(type);
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0 && type == SOCK_STREAM;
-}
-
-HEIST_NOINLINE int heist__sim_call(const char *call, int fd) {
-    static const char *const makes[] = {"socket", "accept4", "eventfd", "epoll_create1", NULL};
-    static const char *const moves[] = {"recv", "send", "sendmsg", NULL};
-    static const char *const interruptible[] = {"read", "write", "recv", "send", "sendmsg", "accept4", NULL};
-    struct thread *t = me();
-    if (!t) return 0;
-    struct heist__sim *s = t->sim;
-    heist__sim_step(call, 0);
-    if (strcmp(call, "epoll_wait") != 0) s->generation++;
-    if (strcmp(call, "socket") == 0 && (fd == AF_INET || fd == AF_INET6)) s->inet = true;
-    if (strcmp(call, "pthread_create") == 0) return fault(t, HEIST__FAULT_THREAD, 1) ? -EAGAIN : 0;
-    if (strcmp(call, "mprotect") == 0) return fault(t, HEIST__FAULT_MAPPING, 1) ? -ENOMEM : 0;
-    if (is_one_of(call, makes) && fault(t, HEIST__FAULT_DESCRIPTOR, 1)) {
-        if (strcmp(call, "accept4") == 0) renew_edge(s, fd);
-        return -EMFILE;
-    }
-    if (is_one_of(call, interruptible) && fault(t, HEIST__FAULT_INTERRUPT, 1)) return -EINTR;
-    if (is_one_of(call, moves) || strcmp(call, "accept4") == 0) {
-        if (fault(t, HEIST__FAULT_AGAIN, 1)) {
-            renew_edge(s, fd);
-            return -EAGAIN;
-        }
-    }
-    if (is_one_of(call, moves) && is_stream(fd) && fault(t, HEIST__FAULT_RESET, 1)) {
-        (void)shutdown(fd, SHUT_RDWR); /* the other side sees the end too, and this one stays broken */
-        return -ECONNRESET;
-    }
-    return 0;
-}
-
-size_t heist__sim_bytes(const char *call, int fd, size_t bytes) {
-    static const char *const streams[] = {"recv", "send", NULL};
-    struct thread *t = heist__sim_maybe() ? me() : NULL;
-    if (!t || bytes < 2 || !is_one_of(call, streams)) return bytes;
-    uint32_t limit = bytes - 1 > UINT32_MAX ? UINT32_MAX : (uint32_t)(bytes - 1);
-    uint32_t value = fault(t, HEIST__FAULT_SHORT, limit);
-    if (!value) return bytes;
-    renew_edge(t->sim, fd);
-    return value;
+    if (heist__sim_hooks.released) heist__sim_hooks.released(heist__sim_me()->id, mutex);
 }
 
 /* ---- threads ---- */
 
-static void thread_ended(struct thread *t) {
+static void thread_ended(struct heist__sim_thread *t) {
     struct heist__sim *s = t->sim;
     t->points++;
-    t->state = ENDED;
+    t->state = HEIST__SIM_ENDED;
     t->joined = false;
     stop_spinning(s, t);
     heist__sim_wake(t, INT32_MAX);
@@ -673,7 +435,7 @@ static void thread_ended(struct thread *t) {
 /* The last of the destructors of a thread's own variables: those of the library take locks and free memory, and
  * belong to the simulation.  glibc calls up to four rounds; ours waits for the third. */
 static void on_exit_key(void *arg) {
-    struct thread *t = arg;
+    struct heist__sim_thread *t = arg;
     if (++t->rounds < 3 && pthread_setspecific(end_key, t) == 0) return;
     thread_ended(t);
 }
@@ -681,7 +443,7 @@ static void on_exit_key(void *arg) {
 static void make_key(void) { end_key_made = pthread_key_create(&end_key, on_exit_key) == 0; }
 
 static void *made_main(void *arg) {
-    struct thread *t = arg;
+    struct heist__sim_thread *t = arg;
     heist__baton_await(&t->turn);
     mine = t;
     pthread_setspecific(end_key, t);
@@ -694,7 +456,7 @@ static void *made_main(void *arg) {
 
 /* One that is kept for the next run. */
 static void *kept_main(void *arg) {
-    struct thread *t = arg;
+    struct heist__sim_thread *t = arg;
     for (;;) {
         heist__baton_await(&t->turn);
         if (t->quit) return NULL;
@@ -704,17 +466,17 @@ static void *kept_main(void *arg) {
     }
 }
 
-static struct thread *free_thread(struct heist__sim *s) {
+static struct heist__sim_thread *free_thread(struct heist__sim *s) {
     for (int i = 0; i < HEIST__SIM_THREADS; i++)
-        if (s->thread[i].state == FREE || (s->thread[i].state == ENDED && s->thread[i].joined && !s->thread[i].kept))
+        if (s->thread[i].state == HEIST__SIM_FREE || (s->thread[i].state == HEIST__SIM_ENDED && s->thread[i].joined && !s->thread[i].kept))
             return &s->thread[i];
     for (int i = 0; i < HEIST__SIM_THREADS; i++) /* ended, and detached or never joined */
-        if (s->thread[i].state == ENDED && !s->thread[i].kept) return &s->thread[i];
+        if (s->thread[i].state == HEIST__SIM_ENDED && !s->thread[i].kept) return &s->thread[i];
     return NULL;
 }
 
-static void born(struct heist__sim *s, struct thread *t) {
-    t->state = RUNNABLE;
+static void born(struct heist__sim *s, struct heist__sim_thread *t) {
+    t->state = HEIST__SIM_RUNNABLE;
     t->joined = t->spinning = t->timed_out = false;
     t->calm = CALM_POINTS;
     t->key = NULL;
@@ -729,9 +491,9 @@ static void born(struct heist__sim *s, struct thread *t) {
 }
 
 int heist__sim_thread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg) {
-    struct thread *parent = me();
+    struct heist__sim_thread *parent = heist__sim_me();
     struct heist__sim *s = parent->sim;
-    struct thread *t = free_thread(s);
+    struct heist__sim_thread *t = free_thread(s);
     if (!t) return -EAGAIN;
     t->start = start;
     t->arg = arg;
@@ -744,13 +506,13 @@ int heist__sim_thread_create(pthread_t *thread, const pthread_attr_t *attributes
 }
 
 int heist__sim_thread_join(pthread_t thread, void **result) {
-    struct thread *self = me();
+    struct heist__sim_thread *self = heist__sim_me();
     struct heist__sim *s = self->sim;
     heist__sim_step("join", 0);
     for (int i = 0; i < HEIST__SIM_THREADS; i++) {
-        struct thread *t = &s->thread[i];
-        if (t->state == FREE || (t->state == ENDED && t->joined) || !pthread_equal(t->pthread, thread)) continue;
-        while (t->state != ENDED) heist__sim_wait(t, NEVER, "the end of a thread");
+        struct heist__sim_thread *t = &s->thread[i];
+        if (t->state == HEIST__SIM_FREE || (t->state == HEIST__SIM_ENDED && t->joined) || !pthread_equal(t->pthread, thread)) continue;
+        while (t->state != HEIST__SIM_ENDED) heist__sim_wait(t, NEVER, "the end of a thread");
         t->joined = true;
         if (heist__sim_hooks.joined) heist__sim_hooks.joined(self->id, t->id);
         break;
@@ -766,7 +528,7 @@ struct heist__sim *heist__sim_open(bool keep) {
     struct heist__sim *s = calloc(1, sizeof(*s));
     if (!s) return NULL;
     s->keep = keep;
-    s->registered = calloc(FDS, sizeof(*s->registered));
+    s->registered = calloc(HEIST__SIM_FDS, sizeof(*s->registered));
     if (!s->registered) {
         free(s);
         return NULL;
@@ -791,7 +553,7 @@ void heist__sim_close(struct heist__sim *s) {
 
 static int start_threads(struct heist__sim *s) {
     for (int i = 0; i < s->spec.threads; i++) {
-        struct thread *t = &s->thread[i];
+        struct heist__sim_thread *t = &s->thread[i];
         t->body = s->spec.thread[i].body;
         t->arg = s->spec.thread[i].arg;
         t->start = NULL;
@@ -810,7 +572,7 @@ int heist__sim_run(struct heist__sim *s, const struct heist__sim_spec *spec, str
     if (!s->spec.cpus) s->spec.cpus = 2;
     if (!s->spec.max_steps) s->spec.max_steps = MAX_STEPS_DEFAULT;
     memset(&s->counts, 0, sizeof(s->counts));
-    s->counts.now_ns = START_NS;
+    s->counts.now_ns = HEIST__SIM_START_NS;
     s->counts.hash = UINT64_C(0xcbf29ce484222325);
     s->report = report;
     report->outcome = HEIST__SIM_OK;
@@ -820,10 +582,10 @@ int heist__sim_run(struct heist__sim *s, const struct heist__sim_spec *spec, str
     s->slice_end = SLICE_POINTS;
     s->quiet = s->generation = s->start_points = s->waits = s->traced = 0;
     s->inet = false;
-    for (int i = 0; i < FDS; i++) s->registered[i].epfd = -1;
+    for (int i = 0; i < HEIST__SIM_FDS; i++) s->registered[i].epfd = -1;
     for (int i = 0; i < HEIST__SIM_THREADS; i++) {
         s->thread[i].points = 0;
-        s->thread[i].state = FREE;
+        s->thread[i].state = HEIST__SIM_FREE;
     }
 
     /* All on one processor: to pass the turn there costs a third of what it costs across two. */
@@ -851,7 +613,7 @@ int heist__sim_run(struct heist__sim *s, const struct heist__sim_spec *spec, str
                 for (int i = 0; i < s->spec.threads; i++) pthread_join(s->thread[i].pthread, NULL);
         }
         report->counts = s->counts;
-        report->counts.now_ns -= START_NS;
+        report->counts.now_ns -= HEIST__SIM_START_NS;
     }
     if (pinned) sched_setaffinity(0, sizeof(before), &before);
     return err;
