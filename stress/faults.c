@@ -47,13 +47,9 @@ static void counting_free(void *block, void *user) {
     free(block);
 }
 
-int64_t stress_blocks_live(void) {
-    return s_get(&live);
-}
+int64_t stress_blocks_live(void) { return s_get(&live); }
 
-uint64_t stress_blocks_refused(void) {
-    return s_get(&refused);
-}
+uint64_t stress_blocks_refused(void) { return s_get(&refused); }
 
 /* ---- descriptors and threads ---- */
 
@@ -137,9 +133,7 @@ void stress_faults_stop(void) {
     running = false;
 }
 
-void stress_faults_forget(void) {
-    s_set(&shortages, 0);
-}
+void stress_faults_forget(void) { s_set(&shortages, 0); }
 
 bool stress_short_of(int code) {
     unsigned kinds = s_get(&shortages);
@@ -148,9 +142,12 @@ bool stress_short_of(int code) {
 }
 
 const char *stress_shortages(void) {
-    static const char *const text[] = {"nothing is short",         "memory is short",
-                                       "descriptors are short",    "memory and descriptors are short",
-                                       "threads are short",        "memory and threads are short",
+    static const char *const text[] = {"nothing is short",
+                                       "memory is short",
+                                       "descriptors are short",
+                                       "memory and descriptors are short",
+                                       "threads are short",
+                                       "memory and threads are short",
                                        "descriptors and threads are short",
                                        "memory, descriptors and threads are short"};
     return text[s_get(&shortages) & 7];

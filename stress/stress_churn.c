@@ -26,7 +26,8 @@ enum work { TASK, CALLBACK, TIMER, CHANNEL, SOCKET, CANCEL, GATHER, DONE, READER
 
 /* 0, or a code of something that ran out: true or false. */
 static bool got(const char *what, int err) {
-    stress_check(err == 0 || stress_short_of(err), "%s answered %s; %s", what, heist_error_name(err), stress_shortages());
+    stress_check(err == 0 || stress_short_of(err), "%s answered %s; %s", what, heist_error_name(err),
+                 stress_shortages());
     return err == 0;
 }
 
@@ -52,9 +53,12 @@ struct life {
 static struct maker makers[MAX_MAKERS];
 static _Atomic(uint64_t) made[SHAPES], refused[SHAPES], worked[WORKS], gave_up[WORKS];
 
+/* The last touch of what may stand on the stack of the task that waits for it: release, and it acquires. */
+static void touch(_Atomic(int) *counter) { atomic_fetch_add_explicit(counter, 1, memory_order_release); }
+
 static void note_freed(void *arg) {
     struct life *l = arg;
-    s_add(&l->freed, 1);
+    touch(&l->freed);
 }
 
 static int add_one(void *arg, void **out) {
@@ -69,14 +73,14 @@ static int add_one(void *arg, void **out) {
 
 static int called(void *arg) {
     struct life *l = arg;
-    s_add(&l->called, 1);
+    touch(&l->called);
     return 0;
 }
 
 static void done_called(heist_future *f, void *user) {
     struct life *l = user;
     stress_check(heist_future_done(f), "a done callback came before the end");
-    s_add(&l->done_called, 1);
+    touch(&l->done_called);
 }
 
 static int send_five(void *arg, void **out) {
@@ -147,7 +151,7 @@ static void do_work(struct life *l, enum work w) {
         err = w == TIMER ? heist_loop_call_at(l->loop, when, called, &own, &call, &handle)
                          : heist_loop_call_soon(l->loop, called, &own, &call, &handle);
         if (!got("a callback", err)) break;
-        while (!s_get(&own.freed)) {
+        while (!s_observe(&own.freed)) {
             err = heist_sleep(0.0002);
             got("a sleep", err);
             if (err < 0) heist_yield();
@@ -223,7 +227,7 @@ static void do_work(struct life *l, enum work w) {
         well = got("add_done_callback", err);
         s_set(&l->done_called, 0);
         heist_future_set_result(f, NULL, NULL);
-        while (well && !s_get(&l->done_called)) heist_yield();
+        while (well && !s_observe(&l->done_called)) heist_yield();
         break;
     case READER: {
         if (!got("future_new", heist_future_new(NULL, &l->rung))) break;
@@ -235,10 +239,11 @@ static void do_work(struct life *l, enum work w) {
                 well = got("await of a reader", outcome(l->rung, NULL));
                 err = heist_loop_remove_reader(l->loop, l->fd);
                 stress_check(err == 1, "remove_reader answered %d", err);
-                /* it may run on the loop's thread at this moment, and has its look at l: a turn of that loop later not */
+                /* it may run on the loop's thread at this moment, and has its look at l: a turn of that loop later
+                 * not */
                 struct life own = {.rng = l->rng};
                 if (heist_loop_call_soon(l->loop, called, &own, NULL, NULL) == 0)
-                    while (!s_get(&own.called)) heist_yield();
+                    while (!s_observe(&own.called)) heist_yield();
             }
             close(l->fd);
         }
@@ -283,7 +288,8 @@ static void live_on_loop(struct life *l, enum shape shape) {
         return;
     }
     if (!got("create_task on a loop", heist_loop_create_task(l->loop, live, l, NULL, &t))) return;
-    if (shape == LOOP_FOREVER && got("add_done_callback", heist_future_add_done_callback(t, stop_when_done, l->loop, NULL)))
+    if (shape == LOOP_FOREVER &&
+        got("add_done_callback", heist_future_add_done_callback(t, stop_when_done, l->loop, NULL)))
         got("run_forever", heist_loop_run_forever(l->loop));
     while (!heist_future_done(t)) {
         double timeout = 0;
@@ -387,10 +393,11 @@ int main(int argc, char **argv) {
     while (stress_next_round(&rng)) one_round(&rng);
     for (int i = 0; i < SHAPES; i++)
         stress_note("%-28s made %" PRIu64 ", refused %" PRIu64, shape_name[i], s_get(&made[i]), s_get(&refused[i]));
-    static const char *const work_name[WORKS] = {"task",   "callback", "timer", "channel", "socket",
+    static const char *const work_name[WORKS] = {"task",   "callback", "timer",         "channel", "socket",
                                                  "cancel", "gather",   "done callback", "reader"};
     for (int i = 0; i < WORKS; i++)
-        stress_note("%-28s done %" PRIu64 ", not for want %" PRIu64, work_name[i], s_get(&worked[i]), s_get(&gave_up[i]));
+        stress_note("%-28s done %" PRIu64 ", not for want %" PRIu64, work_name[i], s_get(&worked[i]),
+                    s_get(&gave_up[i]));
     stress_note("blocks refused %" PRIu64, stress_blocks_refused());
     return stress_end();
 }

@@ -257,7 +257,8 @@ static void try_everything(struct stress_rng *rng) {
     unsigned n = 0;
     /* from a drawn place on: a call that hangs does not hide the others for ever */
     unsigned first = (unsigned)stress_below(rng, 78);
-    for (n = first; one_call(n); n++) {}
+    for (n = first; one_call(n); n++) {
+    }
     for (n = 0; n < first; n++) one_call(n);
     if (stress_chance(rng, 50)) give_back();
 }
@@ -299,9 +300,7 @@ static void child(struct slot *s, struct stress_rng *rng) {
         if (waitpid(pid, &status, 0) != pid || status) _exit(96);
         break;
     }
-    case EXIT:
-        s_set(&s->doing, "exit");
-        exit(0);
+    case EXIT: s_set(&s->doing, "exit"); exit(0);
     default: break;
     }
     try_everything(rng);
@@ -439,9 +438,7 @@ static bool more(void) {
     return stress_now() < round_end && !s_get(&stop);
 }
 
-static double rest_of(struct forker *f) {
-    return f->rest * (double)stress_between(&f->rng, 1, 1024) / 1024;
-}
+static double rest_of(struct forker *f) { return f->rest * (double)stress_between(&f->rng, 1, 1024) / 1024; }
 
 static void *forker_thread(void *arg) {
     struct forker *f = arg;
@@ -509,9 +506,7 @@ static int forker_complete(void *arg) {
     return 0;
 }
 
-static void drop_future(void *arg) {
-    heist_unref(arg);
-}
+static void drop_future(void *arg) { heist_unref(arg); }
 
 static int forker_readable(void *arg) {
     struct forker *f = arg;

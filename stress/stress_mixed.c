@@ -28,7 +28,23 @@
 #define JOBS_AT_ONCE 300
 
 enum op {
-    SLEEP, YIELD, SEND, RECV, TRY, CLIENT, GATHER, CHILD, DETACH, TIMER, SOON, CANCEL, FUTURE, SPIN, BLOCK, NAMES, OPS
+    SLEEP,
+    YIELD,
+    SEND,
+    RECV,
+    TRY,
+    CLIENT,
+    GATHER,
+    CHILD,
+    DETACH,
+    TIMER,
+    SOON,
+    CANCEL,
+    FUTURE,
+    SPIN,
+    BLOCK,
+    NAMES,
+    OPS
 };
 static const char *const op_name[OPS] = {"sleep",  "yield", "send", "recv",   "try",    "client", "gather", "child",
                                          "detach", "timer", "soon", "cancel", "future", "spin",   "block",  "names"};
@@ -101,7 +117,10 @@ static bool well(struct actor *a, const char *what, int err, int one, int two) {
         return false;
     }
     stress_fail("%s answered %s in %s without a cause; %s", what, heist_error_name(err),
-                a->child ? "a child" : a->job ? "a job" : "a plain thread", stress_shortages());
+                a->child ? "a child"
+                : a->job ? "a job"
+                         : "a plain thread",
+                stress_shortages());
     return false;
 }
 
@@ -120,9 +139,7 @@ static int end_of(struct actor *a, heist_future *f, void **out) {
     }
 }
 
-static double moment(struct actor *a, uint64_t most_us) {
-    return (double)stress_between(&a->rng, 0, most_us) * 1e-6;
-}
+static double moment(struct actor *a, uint64_t most_us) { return (double)stress_between(&a->rng, 0, most_us) * 1e-6; }
 
 static heist_loop *some_loop(struct actor *a) {
     if (stress_chance(&a->rng, 25)) return own;
@@ -162,9 +179,7 @@ static bool recv_one(struct actor *a, bool try) {
 
 /* ---- the echo ---- */
 
-static uint8_t byte_at(uint64_t number, uint64_t at) {
-    return (uint8_t)(stress_mix(number, at / 8) >> (8 * (at % 8)));
-}
+static uint8_t byte_at(uint64_t number, uint64_t at) { return (uint8_t)(stress_mix(number, at / 8) >> (8 * (at % 8))); }
 
 static void fill(uint8_t *bytes, size_t n, uint64_t number, uint64_t at) {
     for (size_t i = 0; i < n; i++) bytes[i] = byte_at(number, at + i);
@@ -266,7 +281,8 @@ static uint64_t new_link(void) {
 /* An end that the client did not ask for has a cause on the other side. */
 static void check_end(uint64_t number, uint64_t sent, uint64_t back, const char *what) {
     bool cause = s_get(&links[number].server_failed) || s_get(&unserved) || s_get(&closing);
-    stress_check(cause, "link %" PRIu64 " ended (%s) with %" PRIu64 " of %" PRIu64 " bytes although its server did not fail",
+    stress_check(cause,
+                 "link %" PRIu64 " ended (%s) with %" PRIu64 " of %" PRIu64 " bytes although its server did not fail",
                  number, what, back, sent);
 }
 
@@ -492,11 +508,13 @@ static void drop_future(void *arg) {
 static bool future(struct actor *a) {
     heist_future *f = NULL;
     void *got = NULL;
-    if (!well(a, "future_new", heist_future_new(stress_chance(&a->rng, 30) ? some_loop(a) : NULL, &f), 0, 0)) return false;
+    if (!well(a, "future_new", heist_future_new(stress_chance(&a->rng, 30) ? some_loop(a) : NULL, &f), 0, 0))
+        return false;
     heist_call_options o = HEIST_CALL_OPTIONS_INIT;
     o.arg_free = drop_future;
     heist_ref(f);
-    bool good = well(a, "call_later", heist_loop_call_later(some_loop(a), moment(a, 2000), complete, f, &o, NULL), 0, 0);
+    bool good =
+        well(a, "call_later", heist_loop_call_later(some_loop(a), moment(a, 2000), complete, f, &o, NULL), 0, 0);
     if (!good) heist_unref(f);
     bool until = stress_chance(&a->rng, 50);
     if (good) {
@@ -734,8 +752,9 @@ static void check_sums(void) {
 }
 
 static void one_round(struct stress_rng *rng) {
-    _Atomic(uint64_t) *books[] = {&next_link, &unserved, &jobs_accepted, &jobs_freed, &ticks_accepted, &ticks_ran,
-                                  &ticks_freed, &sent_count, &sent_sum, &received_count, &received_sum};
+    _Atomic(uint64_t) *books[] = {&next_link,      &unserved,       &jobs_accepted, &jobs_freed,
+                                  &ticks_accepted, &ticks_ran,      &ticks_freed,   &sent_count,
+                                  &sent_sum,       &received_count, &received_sum};
     for (size_t i = 0; i < sizeof books / sizeof books[0]; i++) s_set(books[i], 0);
     s_set(&stop, false);
     s_set(&jobs_stop, false);
@@ -757,7 +776,8 @@ static void one_round(struct stress_rng *rng) {
     pthread_t driver;
     stress_thread(&driver, driver_main, NULL);
     for (int i = 0; i < threads + clients; i++) {
-        outsiders[i] = (struct outsider){.actor = {.rng = stress_stream(rng, (uint64_t)i), .slot = i}, .client = i >= threads};
+        outsiders[i] =
+            (struct outsider){.actor = {.rng = stress_stream(rng, (uint64_t)i), .slot = i}, .client = i >= threads};
         stress_thread(&outsiders[i].thread, outsider_main, &outsiders[i]);
     }
     stress_block(span);
@@ -815,7 +835,8 @@ int main(int argc, char **argv) {
     struct stress_rng rng;
     while (stress_next_round(&rng)) one_round(&rng);
     for (int i = 0; i < OPS; i++)
-        stress_note("%-8s went well %" PRIu64 ", not %" PRIu64, op_name[i], s_get(&done_well[i]), s_get(&gone_wrong[i]));
+        stress_note("%-8s went well %" PRIu64 ", not %" PRIu64, op_name[i], s_get(&done_well[i]),
+                    s_get(&gone_wrong[i]));
     stress_note("jobs %" PRIu64 ", callbacks %" PRIu64 ", requests delivered %" PRIu64, s_get(&all_jobs),
                 s_get(&all_ticks), s_get(&all_cancelled));
     stress_note("bytes echoed %" PRIu64 ", connections reset %" PRIu64 ", blocks refused %" PRIu64, s_get(&all_bytes),

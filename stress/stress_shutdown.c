@@ -29,9 +29,30 @@ enum end { CLOSED, DROPPED, LOOP_CLOSED, LOOP_DROPPED, LEFT, ENDS };
 static const char *const end_name[ENDS] = {"runtimes closed", "runtimes dropped", "loops closed", "loops dropped",
                                            "heist_run left"};
 enum kind {
-    SLEEP, NAPS, BUSY, BLOCK, SPAWN, RECV, SEND, RECV_UNTIL, SOCKET, ACCEPT, NEVER, CHILD, CHILDREN, SLOW, STUBBORN,
-    INSIDE, FAILS, TASK_KINDS,
-    SOON = TASK_KINDS, LATER, FAR, CALL_INSIDE, CALL_SPAWN, KINDS
+    SLEEP,
+    NAPS,
+    BUSY,
+    BLOCK,
+    SPAWN,
+    RECV,
+    SEND,
+    RECV_UNTIL,
+    SOCKET,
+    ACCEPT,
+    NEVER,
+    CHILD,
+    CHILDREN,
+    SLOW,
+    STUBBORN,
+    INSIDE,
+    FAILS,
+    TASK_KINDS,
+    SOON = TASK_KINDS,
+    LATER,
+    FAR,
+    CALL_INSIDE,
+    CALL_SPAWN,
+    KINDS
 };
 
 struct target;
@@ -87,9 +108,7 @@ static _Thread_local int reported_here;
 
 /* ---- debts ---- */
 
-static void owe(struct target *t) {
-    atomic_fetch_add_explicit(&t->debts, 1, memory_order_relaxed);
-}
+static void owe(struct target *t) { atomic_fetch_add_explicit(&t->debts, 1, memory_order_relaxed); }
 
 static void pay(struct target *t) { /* release: the last touch of what was owed */
     atomic_fetch_sub_explicit(&t->debts, 1, memory_order_release);
@@ -199,16 +218,15 @@ static bool waited(struct item *it, const char *what, int err, int other) {
     if (err == -ECANCELED) {
         it->delivered++;
         stress_check(!it->root || it->delivered == 1, "a close was delivered %d times to one task", it->delivered);
-        stress_check(!it->root || s_observe(&it->target->closing), "a task was cancelled before its runtime was closed");
+        stress_check(!it->root || s_observe(&it->target->closing),
+                     "a task was cancelled before its runtime was closed");
         return false;
     }
     stress_check(err == 0 || err == other, "%s answered %s", what, heist_error_name(err));
     return err == 0 || err == other;
 }
 
-static double moment(struct item *it, uint64_t most_us) {
-    return (double)stress_between(&it->rng, 0, most_us) * 1e-6;
-}
+static double moment(struct item *it, uint64_t most_us) { return (double)stress_between(&it->rng, 0, most_us) * 1e-6; }
 
 static void use_socket(struct item *it) {
     int fd[2];
@@ -313,7 +331,10 @@ static void live(struct item *it) {
             waited(it, "a yield", heist_sleep(moment(it, 500)), 0);
         }
         break;
-    case RECV: waited(it, "a recv", heist_channel_recv(stress_chance(&it->rng, 50) ? t->quiet : shared, &got), HEIST_ESHUTDOWN); break;
+    case RECV:
+        waited(it, "a recv", heist_channel_recv(stress_chance(&it->rng, 50) ? t->quiet : shared, &got),
+               HEIST_ESHUTDOWN);
+        break;
     case SEND: waited(it, "a send", heist_channel_send(shared, t), HEIST_ESHUTDOWN); break;
     case RECV_UNTIL:
         err = heist_channel_recv_until(t->quiet, &got, heist_time() + moment(it, 5000));
@@ -421,7 +442,8 @@ static void look_after(struct submitter *s, struct item *it, heist_future *f) {
         return;
     }
     stress_check(heist_future_done(f), "await answered %s before the future was done", heist_error_name(err));
-    stress_check(err == 0 ? got == it : err == -ECANCELED || err == -EPROTO, "await answered %s", heist_error_name(err));
+    stress_check(err == 0 ? got == it : err == -ECANCELED || err == -EPROTO, "await answered %s",
+                 heist_error_name(err));
 }
 
 static void *submitter_main(void *arg) {
@@ -479,11 +501,9 @@ static void after_close(struct target *t) {
     stress_check(err == 0, "a second close answered %s", heist_error_name(err));
 }
 
-static void *closer_main(void *arg) {
-    struct closer *c = arg;
+static void close_until_done(struct closer *c) {
     struct target *t = c->target;
     struct stress_rng *rng = &c->rng;
-    stress_pause(rng, 0.01);
     for (;;) {
         int held = s_get(&t->holding), err;
         if (t->loop) {
@@ -507,6 +527,27 @@ static void *closer_main(void *arg) {
         stress_progress(1);
     }
     after_close(t);
+}
+
+/* A task of another runtime may close too; it holds up its worker. */
+static int close_in_a_task(void *arg, void **out) {
+    (void)out;
+    close_until_done(arg);
+    return 0;
+}
+
+static void *closer_main(void *arg) {
+    struct closer *c = arg;
+    bool as_task = c->target->end == CLOSED && stress_chance(&c->rng, 25);
+    stress_pause(&c->rng, 0.01);
+    if (as_task) {
+        heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
+        o.workers = stress_chance(&c->rng, 50) ? 1 : 2;
+        int err = heist_run(close_in_a_task, c, &o, NULL);
+        stress_check(err == 0, "heist_run answered %s", heist_error_name(err));
+    } else {
+        close_until_done(c);
+    }
     return NULL;
 }
 
@@ -574,8 +615,8 @@ static void *driver_main(void *arg) {
         default: err = heist_loop_run_forever(t->loop); break;
         }
         bool closing = s_observe(&t->closing);
-        stress_check(err == 0 || (closing && (err == HEIST_ECLOSED || err == HEIST_ERUNNING)),
-                     "a run call answered %s", heist_error_name(err));
+        stress_check(err == 0 || (closing && (err == HEIST_ECLOSED || err == HEIST_ERUNNING)), "a run call answered %s",
+                     heist_error_name(err));
         if (err == HEIST_ECLOSED) break;
     }
     return NULL;
@@ -622,7 +663,7 @@ static void open_target(struct target *t, int index, struct stress_rng *rng) {
     t->closers = (int)stress_between(rng, 1, MAX_CLOSERS);
     t->life = (double)stress_between(rng, 0, 100000) * 1e-6;
     t->hold = (double)stress_between(rng, 0, 50000) * 1e-6;
-    if (t->end == LOOP_CLOSED && stress_chance(rng, 4)) t->hold = 5.5; /* longer than a loop's close has patience */
+    if (t->end == LOOP_CLOSED && stress_chance(rng, 1)) t->hold = 5.5; /* longer than a loop's close has patience */
     t->room = stress_scale(3000);
     t->items = stress_alloc(t->room * sizeof *t->items);
     int err = heist_channel_new(stress_below(rng, 3), &t->quiet);
@@ -684,6 +725,21 @@ static void check_item(struct item *it) {
     heist_unref(it->future);
 }
 
+static void add_counters(heist_runtime *of) {
+    for (int w = 0; w < heist_runtime_workers(of); w++) {
+        heist_worker_stats st = HEIST_WORKER_STATS_INIT;
+        if (heist_runtime_stats(of, w, &st) < 0) continue;
+        stress_totals.steps += st.steps;
+        stress_totals.stolen += st.stolen;
+        stress_totals.callbacks += st.callbacks;
+        stress_totals.timers += st.timers;
+        stress_totals.io_events += st.io_events;
+        stress_totals.inbox += st.inbox;
+        stress_totals.sleeps += st.sleeps;
+        stress_totals.wakeups += st.wakeups;
+    }
+}
+
 /* Ended in every sense; then the books of its items. */
 static void settle_target(struct target *t) {
     size_t n = s_get(&t->used);
@@ -692,8 +748,14 @@ static void settle_target(struct target *t) {
         for (size_t i = 0; i < n; i++)
             while (s_get(&t->items[i].accepted) && !s_get(&t->items[i].freed)) stress_block(0.0002);
     for (size_t i = 0; i < n; i++) check_item(&t->items[i]);
-    if (t->end == CLOSED || t->end == LEFT) heist_runtime_unref(t->rt);
-    if (t->end == LOOP_CLOSED) heist_loop_unref(t->loop);
+    if (t->end == CLOSED || t->end == LEFT) {
+        add_counters(t->rt);
+        heist_runtime_unref(t->rt);
+    }
+    if (t->end == LOOP_CLOSED) {
+        add_counters(heist_loop_runtime(t->loop));
+        heist_loop_unref(t->loop);
+    }
     while (atomic_load_explicit(&t->debts, memory_order_acquire) > 0) stress_block(0.0002);
     stress_wait_end(MAX_SUBMITTERS + t->index);
     for (size_t i = 0; i < n; i++) {
@@ -712,6 +774,15 @@ static void settle_target(struct target *t) {
     heist_channel_unref(t->quiet);
     free(t->items);
     s_add(&ended_by[t->end], 1);
+}
+
+/* A plain thread that has submitted keeps some free objects for its next, and with them the memory they stand in,
+ * until it exits or gives one back.  This one lives on. */
+static void give_back_what_this_thread_keeps(void) {
+    heist_future *f = NULL;
+    int err = heist_future_new(NULL, &f);
+    stress_check(err == 0, "a future without a loop: %s", heist_error_name(err));
+    heist_unref(f);
 }
 
 static void *plain_receiver(void *unused) {
@@ -766,6 +837,7 @@ static void one_round(struct stress_rng *rng) {
     heist_channel_close(shared);
     stress_join(receiver);
     heist_channel_unref(shared);
+    give_back_what_this_thread_keeps();
 }
 
 int main(int argc, char **argv) {

@@ -74,7 +74,8 @@ static void on_signal(int sig) {
         if (syscall(SYS_write, bell_fd[i], &one, sizeof one) != (long)sizeof one) abort();
     }
     stack_t alternative;
-    if (syscall(SYS_sigaltstack, NULL, &alternative) == 0 && (alternative.ss_flags & SS_ONSTACK)) s_add(&on_alternative, 1);
+    if (syscall(SYS_sigaltstack, NULL, &alternative) == 0 && (alternative.ss_flags & SS_ONSTACK))
+        s_add(&on_alternative, 1);
     else if (stack_high && (here < stack_low || here >= stack_high)) s_add(&on_coroutine, 1);
     errno = kept;
 }
@@ -210,9 +211,16 @@ static void set_timers(struct stress_rng *rng, bool on) {
 /* ---- the cells: waits of every kind, each checked ---- */
 
 enum kind { SLEEPER, CHANNEL, DEADLINE, STREAM, PIPE, CONNECT, BROKEN_SOCKET, BROKEN_PIPE, PENDING_PIPE, DOOR, KINDS };
-static const char *const kind_name[KINDS] = {"sleeps",          "channel",      "await with a deadline", "stream of a socket",
-                                             "stream of a pipe", "accept, connect", "socket without a peer",
-                                             "pipe without a reader", "pipe with a pending SIGPIPE", "both doors"};
+static const char *const kind_name[KINDS] = {"sleeps",
+                                             "channel",
+                                             "await with a deadline",
+                                             "stream of a socket",
+                                             "stream of a pipe",
+                                             "accept, connect",
+                                             "socket without a peer",
+                                             "pipe without a reader",
+                                             "pipe with a pending SIGPIPE",
+                                             "both doors"};
 struct cell {
     int index;
     enum kind kind;
@@ -245,9 +253,7 @@ static struct {
 } on_loop[MAX_LOOPS]; /* per worker of rt; written by its pinned task, then read by all */
 static bool masks_known;
 
-static bool more(void) {
-    return stress_now() < round_end && !s_get(&stop);
-}
+static bool more(void) { return stress_now() < round_end && !s_get(&stop); }
 
 static void count(enum kind k) {
     s_add(&done_by[k], 1);
@@ -380,7 +386,8 @@ static void connecting(struct cell *c, int which) {
         char byte = 'x';
         if (!which) last = !more();
         stress_wait_begin(c->index * 2 + which, which ? "accept" : "connect", 0.01);
-        int err = which ? heist_accept(c->listener, HEIST_FOREVER, &conn) : heist_connect(&c->addr, HEIST_FOREVER, &conn);
+        int err =
+            which ? heist_accept(c->listener, HEIST_FOREVER, &conn) : heist_connect(&c->addr, HEIST_FOREVER, &conn);
         stress_wait_end(c->index * 2 + which);
         stress_check(err == 0, "%s answered %s", which ? "accept" : "connect", heist_error_name(err));
         if (err < 0) break;
@@ -426,7 +433,8 @@ static void broken(struct cell *c) {
             const struct timespec now = {0, 0};
             sigpending(&waiting);
             stress_check(sigismember(&waiting, SIGPIPE), "a SIGPIPE that was pending before a write is gone");
-            while (sigtimedwait(&pipe_set, NULL, &now) < 0 && errno == EINTR) {}
+            while (sigtimedwait(&pipe_set, NULL, &now) < 0 && errno == EINTR) {
+            }
             pthread_sigmask(SIG_SETMASK, &before, NULL);
         }
         sigpending(&waiting);
@@ -444,9 +452,7 @@ static int twice(void *arg, void **out) {
     return (uintptr_t)arg & 1 ? heist_yield() : 0;
 }
 
-static int answer(void *arg) {
-    return heist_future_set_result(arg, arg, NULL);
-}
+static int answer(void *arg) { return heist_future_set_result(arg, arg, NULL); }
 
 static void doors(struct cell *c, int which) {
     struct stress_rng *rng = &c->rng[which];
@@ -692,16 +698,15 @@ static int listen_body(void *arg, void **out) {
     return err;
 }
 
-static bool has_second(enum kind k) {
-    return k == CHANNEL || k == STREAM || k == PIPE || k == CONNECT;
-}
+static bool has_second(enum kind k) { return k == CHANNEL || k == STREAM || k == PIPE || k == CONNECT; }
 
 static void open_cell(struct cell *c, int index, struct stress_rng *rng) {
     memset(c, 0, sizeof *c);
     c->index = index;
     c->kind = (enum kind)stress_below(rng, KINDS);
     c->fd[0] = c->fd[1] = -1;
-    bool tasks_only = c->kind == STREAM || c->kind == PIPE || c->kind == CONNECT || (c->kind >= BROKEN_SOCKET && c->kind < DOOR);
+    bool tasks_only =
+        c->kind == STREAM || c->kind == PIPE || c->kind == CONNECT || (c->kind >= BROKEN_SOCKET && c->kind < DOOR);
     for (int i = 0; i < 2; i++) {
         c->rng[i] = stress_stream(rng, (uint64_t)i);
         c->plain[i] = !tasks_only && stress_chance(rng, 50);
