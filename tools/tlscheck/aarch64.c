@@ -194,6 +194,10 @@ static void translate(csh handle, const cs_insn *in, const struct image *image, 
             return;
         case ARM64_INS_ADD:
         case ARM64_INS_SUB: {
+            for (int i = 1; a->update_flags && i < a->op_count; i++) { /* the flags are what is wanted */
+                int n = 0, place = op[i].type == ARM64_OP_REG ? place_of(op[i].reg, &n) : NOWHERE;
+                if (place != NOWHERE && n >= 8) ADD_STEP(.kind = STEP_USE, .a = (int8_t)place);
+            }
             if (dst == NOWHERE || bytes < 8 || dst >= VECTOR || a->op_count < 3) break;
             int src = place_of(op[1].reg, NULL);
             if (op[2].type == ARM64_OP_IMM) {

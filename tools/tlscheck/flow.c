@@ -321,6 +321,17 @@ static void to_orphans(struct pass *p, const struct state *s) {
         if (p->blocks[b].orphan) queue(&p->blocks[b], s);
 }
 
+/* A call may end in a landing pad instead: with the exception where its result would be. */
+static void to_landing_pads(struct pass *p) {
+    const struct function *f = p->f;
+    int result = f->image->machine->result;
+    if (f->indirect_jumps && !f->image->has_landing_pads) return;
+    struct value kept = p->now.places[result];
+    p->now.places[result] = other_value;
+    if (merge(&p->after_calls, &p->now)) to_orphans(p, &p->after_calls);
+    p->now.places[result] = kept;
+}
+
 static bool same_part(const struct function *f, size_t i) {
     return i + 1 < f->insn_count && f->insns[i + 1].address == f->insns[i].address + f->insns[i].size;
 }
@@ -336,8 +347,7 @@ static void run_block(struct pass *p, const struct block *b) {
             case FLOW_CALL:
             case FLOW_CALL_TLSDESC:
                 if (!call(p, i, insn)) return;
-                if (merge(&p->after_calls, &p->now) && (!f->indirect_jumps || f->image->has_landing_pads))
-                    to_orphans(p, &p->after_calls);
+                to_landing_pads(p);
                 break;
             case FLOW_JUMP:
             case FLOW_BRANCH:

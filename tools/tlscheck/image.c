@@ -155,6 +155,14 @@ static int by_address(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+/* Without the version that the linker wrote behind it: callers name it so. */
+static const char *plain_name(struct image *image, const char *name) {
+    const char *version = strchr(name, '@');
+    if (!version) return name;
+    image->owned = GROW(image->owned, image->owned_count);
+    return image->owned[image->owned_count++] = must(strndup(name, (size_t)(version - name)));
+}
+
 static void find_functions(struct image *image) {
     int symbols = dwfl_module_getsymtab(image->module);
     for (int i = 1; i < symbols; i++) {
@@ -168,7 +176,7 @@ static void find_functions(struct image *image) {
         if (!bytes || room < sym.st_size) continue;
         image->functions = GROW(image->functions, image->function_count);
         image->functions[image->function_count++] = (struct function){
-            .image = image, .name = name, .global = GELF_ST_BIND(sym.st_info) != STB_LOCAL,
+            .image = image, .name = plain_name(image, name), .global = GELF_ST_BIND(sym.st_info) != STB_LOCAL,
             .parts = {{address, address + sym.st_size, bytes}}, .part_count = 1};
     }
     if (!image->function_count) return;
@@ -244,6 +252,18 @@ static void find_relocations(struct image *image) {
     if (image->slot_count) qsort(image->slots, image->slot_count, sizeof(*image->slots), by_address);
 }
 
+/* What gcc leaves in an object that holds its intermediate language and no code. */
+static bool intermediate_only(Dwfl_Module *module) {
+    int symbols = dwfl_module_getsymtab(module);
+    for (int i = 1; i < symbols; i++) {
+        GElf_Sym sym;
+        GElf_Addr address;
+        const char *name = dwfl_module_getsym_info(module, i, &sym, &address, NULL, NULL, NULL);
+        if (name && strcmp(name, "__gnu_lto_slim") == 0) return true;
+    }
+    return false;
+}
+
 struct opening {
     struct images *images;
     const char *path;
@@ -278,7 +298,7 @@ static int open_module(Dwfl_Module *module, void **user, const char *name, Dwarf
     if (cs_open((cs_arch)machine->arch, (cs_mode)machine->mode, &image->handle))
         return refuse(o, name, "the disassembler does not know this machine");
     cs_option(image->handle, CS_OPT_DETAIL, CS_OPT_ON);
-    bool code = false, intermediate = false;
+    bool code = false;
     size_t names;
     elf_getshdrstrndx(elf, &names);
     for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn));) {
@@ -287,13 +307,12 @@ static int open_module(Dwfl_Module *module, void **user, const char *name, Dwarf
         const char *section = elf_strptr(elf, names, shdr.sh_name);
         if ((shdr.sh_flags & SHF_EXECINSTR) && shdr.sh_size) code = true;
         if (!section) continue;
-        if (strncmp(section, ".gnu.lto_", 9) == 0) intermediate = true;
         if (strncmp(section, ".gcc_except_table", 17) == 0) image->has_landing_pads = true;
     }
     find_functions(image);
     find_relocations(image);
     if (!image->function_count && code) return refuse(o, name, "it has code, and no symbols that say where its functions are");
-    if (!image->function_count && intermediate)
+    if (!image->function_count && intermediate_only(module))
         return refuse(o, name, "made for the link-time optimiser, it has no machine code: check what is linked of it");
     return DWARF_CB_OK;
 }
@@ -338,6 +357,8 @@ void images_close(struct images *images) {
         free(image->relocations);
         free(image->slots);
         free(image->lines);
+        for (size_t j = 0; j < image->owned_count; j++) free(image->owned[j]);
+        free(image->owned);
         free(image);
     }
     free(images->list);

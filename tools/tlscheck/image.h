@@ -53,6 +53,8 @@ struct image {
     } *lines; /* by address, read when the first is asked for */
     size_t line_count;
     bool lines_read;
+    char **owned; /* names that were cut */
+    size_t owned_count;
 };
 
 struct images {
