@@ -11,7 +11,7 @@ static unsigned char pid_only[1] = {2};
 static pid_t parent;
 static unsigned char *wiped; /* the page, when the kernel wipes it */
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-const volatile unsigned char *heist__fork_page;
+_Atomic(const volatile unsigned char *) heist__fork_page;
 
 static void make(void) {
     parent = getpid();

@@ -11,7 +11,9 @@
 /* Makes the page; before the first object that a child could touch.  0 or -ENOMEM.  Idempotent. */
 int heist__fork_guard(void);
 
-extern const volatile unsigned char *heist__fork_page; /* 1 in the parent, 0 in a child; NULL before the guard */
+/* 1 in the parent, 0 in a child; NULL before the guard, which another thread may be making at this moment (this room
+ * has no named atomics: plain operators, sequentially consistent, and a plain load on x86-64). */
+extern _Atomic(const volatile unsigned char *) heist__fork_page;
 bool heist__forked_slow(void);
 
 #ifdef HEIST_SEEDED

@@ -55,7 +55,7 @@ int heist__fd_deadline(double deadline, int64_t *out) {
 
 void heist__fd_dispose(void *owner, int fd) {
     heist__free(owner);
-    heist__sys_close(fd);
+    if (fd >= 0) heist__sys_close(fd);
 }
 
 int64_t heist__fd_now(void) { return heist__clock_now(heist__self()->loop->clock); }

@@ -30,6 +30,12 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     return r;
 }
 
+void heist__reg_adopt(struct heist__reg *r, int fd) {
+    heist__spin_lock(&r->lock);
+    r->fd = fd;
+    heist__spin_unlock(&r->lock);
+}
+
 /* Closed, and nobody is inside. */
 static void end(struct heist__reg *r) {
     heist_loop *loop = r->loop;

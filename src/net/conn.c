@@ -30,6 +30,11 @@ int heist__conn_new(int fd, heist_conn **out) {
     return 0;
 }
 
+void heist__conn_adopt(heist_conn *c, int fd) {
+    c->fd = fd;
+    heist__reg_adopt(c->reg, fd);
+}
+
 int heist_conn_open(int fd, heist_conn **out) {
     if (!out) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;

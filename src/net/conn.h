@@ -18,7 +18,9 @@ struct heist_conn {
     bool drained; /* the last read took all there was */
 };
 
+/* fd -1: a connection that gets its descriptor later, by adopt, before anybody else knows it. */
 int heist__conn_new(int fd, heist_conn **out);
+void heist__conn_adopt(heist_conn *c, int fd);
 int heist__socket_addr(int fd, heist_addr *out);
 
 #endif

@@ -98,14 +98,18 @@ static bool is_passing(int error) {
     }
 }
 
-static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
+static int accept_into(heist_listener *l, int64_t until, heist_conn *c) {
     for (;;) {
         int err = heist__reg_begin(l->reg, HEIST__REG_READ, false);
         if (err < 0) return err;
         struct sockaddr_storage peer;
         socklen_t length = sizeof(peer);
         int fd = heist__sys_accept(l->fd, (struct sockaddr *)&peer, &length); /* non-blocking, close-on-exec */
-        if (fd >= 0) return wrap(fd, peer.ss_family != AF_UNIX, out);
+        if (fd >= 0) {
+            if (peer.ss_family != AF_UNIX) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* a failure costs delay, not truth */
+            heist__conn_adopt(c, fd);
+            return 0;
+        }
         err = 0;
         if (fd == -EAGAIN)
             err = heist__fd_wait(l->reg, HEIST__REG_READ, until);
@@ -113,6 +117,19 @@ static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
             err = fd;
         if (err) return err;
     }
+}
+
+/* The memory first: a connection that was taken cannot be put back into the backlog. */
+static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
+    heist_conn *c;
+    int err = heist__conn_new(-1, &c);
+    if (err) return err;
+    err = accept_into(l, until, c);
+    if (err)
+        heist_conn_close(c);
+    else
+        *out = c;
+    return err;
 }
 
 int heist_accept(heist_listener *l, double deadline, heist_conn **out) {

@@ -135,8 +135,9 @@ bool heist__search(struct heist__worker *w) {
     return steal(w) || !heist__mpsc_empty(&w->rt->inject) || !heist__mpsc_empty(&w->loop->inbox);
 }
 
-/* Anything that a sleeper would have to get up for.  Sequentially consistent looks. */
-static bool something_came(struct heist__worker *w) {
+/* Anything that a sleeper would have to get up for; *theirs: it stands with another worker.  Sequentially consistent
+ * looks. */
+static bool something_came(struct heist__worker *w, bool *theirs) {
     heist_runtime *rt = w->rt;
     if (w->loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue)) return true;
     if (!heist__mpsc_empty(&w->loop->inbox) || (!w->spare && !heist__mpsc_empty(&rt->inject))) return true;
@@ -147,8 +148,10 @@ static bool something_came(struct heist__worker *w) {
     if (w->alone || w->spare) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
-        if (heist__deque_size(&v->queue) > HEIST__QUEUE_ALONE || heist__deque_size(&v->stack) > HEIST__STACK_ALONE)
+        if (heist__deque_size(&v->queue) > HEIST__QUEUE_ALONE || heist__deque_size(&v->stack) > HEIST__STACK_ALONE) {
+            *theirs = true;
             return true;
+        }
     }
     return false;
 }
@@ -403,8 +406,8 @@ static bool sleep_once(struct heist__worker *w) {
     }
     int64_t timeout = 0, slept_at = 0;
     int events = 0;
-    bool sentinel = false, trims = false;
-    if (something_came(w)) {
+    bool sentinel = false, trims = false, theirs = false;
+    if (something_came(w, &theirs)) {
         /* up at once */
     } else if (rt->clock.virtual_time) {
         /* Descriptors first; then, if everybody sleeps, time moves. */
@@ -451,6 +454,9 @@ static bool sleep_once(struct heist__worker *w) {
     }
     if (was == HEIST__TO_SEARCH) w->searching = true; /* counted by who woke us */
     if (was == HEIST__TO_WATCH) first_look(w);
+    /* Another's surplus, and the search may be closed to us: by one that was interrupted while it called a
+     * searcher.  It needs a processor, perhaps this one. */
+    if (theirs && was == HEIST__ASLEEP) heist__sys_yield();
     if (was != HEIST__ASLEEP && slept_at && timeout && w->spin_ns < SPIN_FIRST_NS &&
         heist__clock_now(loop->clock) - slept_at < SHORT_SLEEP_NS)
         w->spin_ns = SPIN_FIRST_NS; /* a short look would have spared this sleep */

@@ -85,8 +85,9 @@ void heist__ready(heist_task *t) {
 /* ---- birth ---- */
 
 size_t heist__live_tasks(heist_runtime *rt) {
-    /* Deaths first: when the sums are equal, no task lived between the two readings.  acq: keeps the order. */
-    uint64_t deaths = a_load_acq(&rt->foreign_deaths), births = 0;
+    /* Deaths first: when the sums are equal, no task lived between the two readings.  acq: keeps the order.  sc:
+     * pairs with born_outside, whose wake may find nobody asleep yet: then the look before sleep sees the death. */
+    uint64_t deaths = a_load_sc(&rt->foreign_deaths), births = 0;
     for (int i = 0; i < rt->workers; i++) deaths += a_load_acq(&rt->worker[i]->deaths);
     births = a_load_sc(&rt->foreign_births);
     for (int i = 0; i < rt->workers; i++) births += a_load_acq(&rt->worker[i]->births);
