@@ -68,7 +68,8 @@ static inline void heist__ctx_set_fp(uint64_t fp) {
 #if defined(__x86_64__)
     uint32_t mxcsr = (uint32_t)(fp >> 16);
     uint16_t x87cw = (uint16_t)fp;
-    __asm__ volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(x87cw));
+    /* fnclex: flags that were raised under another mask would trap under this one; see ctx_x86_64.S */
+    __asm__ volatile("fnclex\n\tldmxcsr %0\n\tfldcw %1" : : "m"(mxcsr), "m"(x87cw));
 #else
     __asm__ volatile("msr fpcr, %0" : : "r"(fp));
 #endif
