@@ -39,6 +39,7 @@ struct heist__sim_thread {
     void *arg;
     void (*body)(void *);
     bool kept, quit;
+    volatile bool deciding; /* within the simulator: a signal handler that comes now passes no point */
     unsigned rounds; /* of its destructor */
 };
 
@@ -60,6 +61,7 @@ struct heist__sim {
     struct heist__sim_spec spec;
     struct heist__sim_counts counts;
     struct heist__sim_report *report;
+    struct heist__sim_thread *volatile holder; /* of the turn; others look in signal handlers only */
     bool keep, failed;
     int live;            /* not ended */
     int kept;            /* threads that wait for a body */

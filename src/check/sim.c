@@ -268,12 +268,15 @@ static void give_turn(struct heist__sim *s, struct heist__sim_thread *from, stru
     s->slice_end = s->counts.steps + SLICE_POINTS;
     fold(s, (uint64_t)(to->id + 1) << 32);
     heist__sim_trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL, from ? from->line : 0);
+    s->holder = to;
     heist__baton_pass(&to->turn);
 }
 
 /* Passes the turn, if another shall have it, and returns when it has come back. */
 static void settle(struct heist__sim *s, struct heist__sim_thread *t, bool spins, const char *why) {
+    t->deciding = true;
     struct heist__sim_thread *next = decide(s, t, spins);
+    t->deciding = false;
     if (next == t) {
         if (spins) s->slice_end = s->counts.steps + SLICE_POINTS;
         return;
@@ -295,10 +298,14 @@ static void count(struct heist__sim *s, struct heist__sim_thread *t, const char 
     if (heist_unlikely(++s->counts.steps >= s->spec.max_steps)) out_of_steps(s);
 }
 
+/* In a signal handler of a thread that waits for its turn, or decides: no place for a point. */
+static bool out_of_turn(struct heist__sim *s, struct heist__sim_thread *t) { return s->holder != t || t->deciding; }
+
 HEIST_NOINLINE void heist__sim_step(const char *file, int line) {
     struct heist__sim_thread *t = heist__sim_me();
     if (!t) return;
     struct heist__sim *s = t->sim;
+    if (heist_unlikely(out_of_turn(s, t))) return;
     count(s, t, file, line);
     if (heist_unlikely(s->spinners)) {
         if (t->calm < CALM_POINTS) {
@@ -320,6 +327,7 @@ HEIST_NOINLINE void heist__sim_spin(const char *file, int line) {
     struct heist__sim_thread *t = heist__sim_me();
     if (!t) return;
     struct heist__sim *s = t->sim;
+    if (out_of_turn(s, t)) return;
     count(s, t, file, line);
     t->calm = 0;
     if (!t->spinning) s->spinners++;
