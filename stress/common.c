@@ -742,6 +742,15 @@ int stress_draw_workers(struct stress_rng *r) {
     return stress_opt.workers ? stress_opt.workers : drawn;
 }
 
+void stress_draw_watch(struct stress_rng *r, heist_runtime_options *o) {
+    bool spare = stress_chance(r, 30), watch = stress_chance(r, 25), stacks = stress_chance(r, 50);
+    double after = (double)stress_between(r, 1, 20) * 1e-3;
+    int sig = SIGRTMIN + 6 + (int)stress_below(r, 2); /* drawn in any case: same stream */
+    if (spare) o->flags |= HEIST_RUNTIME_SPARE_THREAD;
+    if (watch) o->stuck_after = after;
+    if (watch && stacks) o->stuck_signal = sig;
+}
+
 int stress_draw_threads(struct stress_rng *r, int most) {
     int drawn = (int)stress_between(r, 1, (uint64_t)most);
     return stress_opt.threads ? stress_opt.threads : drawn;

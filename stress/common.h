@@ -78,6 +78,8 @@ void stress_note(const char *format, ...) STRESS_PRINTF(1, 2);
 
 int stress_draw_workers(struct stress_rng *r);
 int stress_draw_threads(struct stress_rng *r, int most);
+/* Now and then a spare thread, and reports of stuck workers, with the stack or without; for a runtime of its own. */
+void stress_draw_watch(struct stress_rng *r, heist_runtime_options *o);
 /* n, less where a detector makes everything slow; never below 1. */
 size_t stress_scale(size_t n);
 

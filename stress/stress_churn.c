@@ -309,6 +309,7 @@ static void one_life(struct maker *m, struct stress_rng *rng) {
     o.workers = stress_opt.workers ? stress_opt.workers : few[stress_below(rng, 7)];
     o.exception_handler = stress_exception;
     o.flags = stress_chance(rng, 20) ? HEIST_RUNTIME_OVERFLOW_HANDLER : 0;
+    if (shape == RUNTIME || shape == RUN) stress_draw_watch(rng, &o);
     double begun = stress_now();
     void *out = NULL;
     int err;

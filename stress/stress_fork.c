@@ -777,8 +777,10 @@ static int witness; /* the other end of h.conn */
 
 static void open_heritage(struct stress_rng *rng) {
     memset(&h, 0, sizeof h);
-    h.rt = stress_runtime("fork", stress_draw_workers(rng), NULL);
     heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
+    stress_draw_watch(rng, &o);
+    h.rt = stress_runtime("fork", stress_draw_workers(rng), &o);
+    o = (heist_runtime_options)HEIST_RUNTIME_OPTIONS_INIT;
     o.exception_handler = stress_exception;
     heist_task *t = NULL;
     int fd[2], err = heist_loop_new(&o, &h.own);

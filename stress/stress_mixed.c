@@ -709,7 +709,9 @@ static int listen_body(void *arg, void **out) {
 static void open_world(struct stress_rng *rng) {
     heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
     heist_task *t = NULL;
-    rt = stress_runtime("mixed", stress_draw_workers(rng), NULL);
+    stress_draw_watch(rng, &o);
+    rt = stress_runtime("mixed", stress_draw_workers(rng), &o);
+    o = (heist_runtime_options)HEIST_RUNTIME_OPTIONS_INIT;
     o.exception_handler = stress_exception;
     int err = heist_loop_new(&o, &own);
     for (int i = 0; i < CHANNELS && err == 0; i++) err = heist_channel_new(stress_below(rng, 20), &channels[i]);

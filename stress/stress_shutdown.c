@@ -643,6 +643,7 @@ static void *run_main(void *arg) {
     heist_runtime_options o = HEIST_RUNTIME_OPTIONS_INIT;
     void *out = NULL;
     o.workers = stress_draw_workers(&t->driver_rng);
+    stress_draw_watch(&t->driver_rng, &o);
     o.exception_handler = on_report;
     o.exception_user = t;
     int err = heist_run(main_coro, t, &o, &out);
@@ -671,12 +672,16 @@ static void open_target(struct target *t, int index, struct stress_rng *rng) {
     o.exception_handler = on_report;
     o.exception_user = t;
     o.workers = stress_draw_workers(rng);
+    stress_draw_watch(rng, &o);
     if (err == 0 && (t->end == CLOSED || t->end == DROPPED)) {
         err = heist_runtime_new(&o, &t->rt);
         for (; err == 0 && t->doors < o.workers && t->doors < 16; t->doors++)
             t->door[t->doors] = heist_runtime_loop(t->rt, t->doors);
     } else if (err == 0 && t->end != LEFT) {
         o.workers = 1;
+        o.flags = 0;
+        o.stuck_after = 0;
+        o.stuck_signal = 0;
         err = heist_loop_new(&o, &t->loop);
         t->door[t->doors++] = t->loop;
     }
