@@ -3,11 +3,13 @@
 #include "seeded/scenes.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <heist.h>
 #include <heist/testing.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/macros.h"
@@ -677,11 +679,174 @@ SCENE(closers) {
     close_runtime(rt);
 }
 
+/* ---- two runtimes: a task of one awaits a task of the other, while both close ---- */
+
+struct abroad {
+    heist_runtime *other;
+    int outcome;
+};
+
+static int asks_abroad(void *arg, void **out) {
+    (void)out;
+    struct abroad *a = arg;
+    heist_task *t = NULL;
+    a->outcome = heist_runtime_run_coroutine(a->other, chain_end, NULL, NULL, &t);
+    if (a->outcome) return a->outcome == HEIST_ECLOSED ? 0 : a->outcome;
+    a->outcome = heist_await(t, NULL);
+    heist_unref(t);
+    return a->outcome;
+}
+
+static void closes_abroad(void *arg) { heist_sim_check(heist_runtime_close(arg, HEIST_FOREVER) == 0); }
+
+SCENE(two_runtimes) {
+    heist_runtime *here = open_runtime(arg);
+    int one = 1;
+    heist_runtime *there = open_runtime(&one);
+    struct abroad a[2] = {{there, 0}, {there, 0}};
+    heist_task *t[2];
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(here, asks_abroad, &a[i], NULL, &t[i]) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(closes_abroad, there, &h) == 0);
+    for (int i = 0; i < 2; i++) {
+        int err = heist_await(t[i], NULL);
+        heist_sim_check(err == 0 || err == -ECANCELED);
+        heist_unref(t[i]);
+    }
+    heist_sim_thread_join(h);
+    heist_runtime_unref(there);
+    close_runtime(here);
+}
+
+/* ---- readers: each byte is seen, none after the removal has returned on the loop ---- */
+
+struct reading {
+    heist_loop *loop;
+    int ends[2], seen, freed;
+};
+
+static int on_readable(void *arg) {
+    struct reading *r = arg;
+    char byte[4];
+    ssize_t n = read(r->ends[0], byte, sizeof(byte));
+    heist_sim_check(n > 0);
+    r->seen += (int)n;
+    if (r->seen == 3) {
+        heist_sim_check(heist_loop_remove_reader(r->loop, r->ends[0]) == 1);
+        heist_loop_stop(r->loop);
+    }
+    return 0;
+}
+
+static void reading_freed(void *arg) { ((struct reading *)arg)->freed++; }
+
+static void writes_bytes(void *arg) {
+    struct reading *r = arg;
+    for (int i = 0; i < 3; i++) {
+        if (heist_sim_choose(2)) heist_sim_pause(0.001);
+        heist_sim_check(write(r->ends[1], "x", 1) == 1);
+        heist_sim_point();
+    }
+}
+
+SCENE(readers) {
+    (void)arg;
+    struct reading r = {NULL, {-1, -1}, 0, 0};
+    heist_sim_check(pipe2(r.ends, O_NONBLOCK | O_CLOEXEC) == 0);
+    heist_sim_check(heist_loop_new(NULL, &r.loop) == 0);
+    heist_call_options o = HEIST_CALL_OPTIONS_INIT;
+    o.arg_free = reading_freed;
+    heist_sim_check(heist_loop_add_reader(r.loop, r.ends[0], on_readable, &r, &o) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(writes_bytes, &r, &h) == 0);
+    heist_sim_check(heist_loop_run_forever(r.loop) == 0);
+    heist_sim_thread_join(h);
+    heist_sim_check(r.seen == 3);
+    heist_sim_check(heist_loop_close(r.loop) == 0);
+    heist_loop_unref(r.loop);
+    heist_sim_check(r.freed == 1);
+    close(r.ends[0]);
+    close(r.ends[1]);
+}
+
+/* ---- the last reference: completion, cancel, a done callback and unref at once ---- */
+
+struct last {
+    heist_task *t;
+    _Atomic(int) freed, called, user_freed;
+};
+
+static int short_body(void *arg, void **out) {
+    (void)arg;
+    *out = arg;
+    return heist_yield();
+}
+
+static void last_result_freed(void *arg) { atomic_fetch_add(&((struct last *)arg)->freed, 1); }
+static void last_called(heist_future *f, void *user) {
+    heist_sim_check(heist_future_done(f));
+    atomic_fetch_add(&((struct last *)user)->called, 1);
+}
+static void last_user_freed(void *user) { atomic_fetch_add(&((struct last *)user)->user_freed, 1); }
+
+static void drops(void *arg) {
+    struct last *l = arg;
+    heist_sim_check(heist_future_add_done_callback(l->t, last_called, l, last_user_freed) == 0);
+    if (heist_sim_choose(2)) heist_cancel(l->t);
+    heist_unref(l->t);
+}
+
+static void looks(void *arg) {
+    struct last *l = arg;
+    heist_loop *loop = heist_future_loop(l->t);
+    (void)loop;
+    heist_task **list;
+    size_t count;
+    char buf[128];
+    heist_future_repr(l->t, buf, sizeof(buf));
+    heist_runtime *rt = loop ? heist_loop_runtime(loop) : NULL;
+    if (rt && heist_runtime_all_tasks(rt, &list, &count) == 0) heist_task_list_free(list, count);
+    heist_unref(l->t);
+}
+
+SCENE(last_reference) {
+    heist_runtime *rt = open_runtime(arg);
+    struct last l = {NULL, 0, 0, 0};
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.result_free = last_result_freed;
+    heist_sim_check(heist_runtime_run_coroutine(rt, short_body, &l, &o, &l.t) == 0);
+    heist_sim_thread *h[2];
+    heist_ref(l.t);
+    heist_sim_check(heist_sim_thread_start(drops, &l, &h[0]) == 0);
+    heist_ref(l.t);
+    heist_sim_check(heist_sim_thread_start(looks, &l, &h[1]) == 0);
+    int err = heist_await(l.t, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED);
+    heist_unref(l.t);
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    close_runtime(rt);
+    heist_sim_check(l.user_freed == 1 && l.called <= 1);
+    heist_sim_check(l.freed <= 1);
+    if (err == 0) heist_sim_check(l.freed == 1);
+}
+
 const struct scene scenes[] = {
-    {"spawn", spawn, 1},         {"gather", gather, 1},     {"cancel", cancel, 1},
-    {"cancel_chain", cancel_chain, 1}, {"channel", channel, 1}, {"deadlines", deadlines, 1},
-    {"sleep", sleepers, 1},     {"call_soon", call_soon, 1}, {"run_coroutine", run_coroutine, 1},
-    {"lone_loop", lone_loop, 1}, {"handles", handles, 1},   {"stuck", stuck, 2},
-    {"futures", futures, 1},     {"closers", closers, 1},
+    {"spawn", spawn, 1},
+    {"gather", gather, 1},
+    {"cancel", cancel, 1},
+    {"cancel_chain", cancel_chain, 1},
+    {"channel", channel, 1},
+    {"deadlines", deadlines, 1},
+    {"sleep", sleepers, 1},
+    {"call_soon", call_soon, 1},
+    {"run_coroutine", run_coroutine, 1},
+    {"lone_loop", lone_loop, 1},
+    {"handles", handles, 1},
+    {"stuck", stuck, 2},
+    {"futures", futures, 1},
+    {"closers", closers, 1},
+    {"two_runtimes", two_runtimes, 1},
+    {"readers", readers, 1},
+    {"last_reference", last_reference, 1},
 };
 const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
