@@ -13,6 +13,7 @@
  *
  * What the library keeps per thread of the system is exchanged with the stacks: the
  * program's whole block of thread-local variables. */
+#include <errno.h>
 #include <inttypes.h>
 #include <link.h>
 #include <signal.h>
@@ -232,7 +233,9 @@ static void switch_to(int next) {
     memcpy(model_tls, next < 0 ? main_tls : fibers[next].tls, model_tls_bytes);
     model_self = next;
     if (next >= 0) fair_scheduled(next);
+    int kept = errno;
     heist__ctx_switch(from < 0 ? &main_sp : &fibers[from].sp, next < 0 ? main_sp : fibers[next].sp, NULL);
+    errno = kept;
 }
 
 /* Asked by whoever runs, on behalf of the one that waits: no access of anybody's. */

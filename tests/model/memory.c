@@ -24,6 +24,7 @@
  * Plain memory: each access must happen after the last writes (a write: after all accesses)
  * of other threads, or it is a data race.  A block must have been handed over to who uses
  * it, and is used by nobody after its free, and free happens after every use. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -142,7 +143,8 @@ static void view_join(struct view *a, const struct view *b) {
 static int slot(void) { return model_self + 1; }
 static struct thread_memory *self(void) { return &threads[model_self]; }
 
-/* A new step of the running thread. */
+/* A new step of the running thread.  Who releases steps on behind it, too: what follows is not part of what it
+ * has released. */
 static uint32_t tick(void) { return ++self()->now.hb.at[slot()]; }
 
 static bool happened(int who, uint32_t epoch) { return self()->now.hb.at[who] >= epoch; }
@@ -152,6 +154,7 @@ void memory_started(int child, int parent) {
         model_self = parent;
         tick();
         threads[child].now = threads[parent].now;
+        tick();
     }
     threads[child].now.hb.at[child + 1] = 1;
 }
@@ -170,6 +173,7 @@ void memory_release(const void *key) {
         handed[handed_count++] = (struct handed){.key = key};
     }
     view_join(&handed[i].view, &self()->now);
+    tick();
 }
 
 void memory_acquire(const void *key) {
@@ -351,6 +355,7 @@ static void write_to(struct location *l, volatile void *p, uint64_t value, int o
     if (l->count == HISTORY) memmove(&l->store[0], &l->store[1], sizeof(s) * --l->count);
     l->store[l->count++] = s;
     poke(p, l->bytes, value);
+    tick();
     model_progress();
 }
 
@@ -502,6 +507,7 @@ void heist__model_fence(const char *name) {
     t->now.fence = ++stamps;
     t->fenced = t->now;
     t->has_fenced = true;
+    tick();
     model_trace(name, MODEL_FENCE, HEIST__ORDER_SC, 0, 0, false);
 }
 
@@ -592,6 +598,7 @@ static void plain_granule(uintptr_t granule, uint8_t mask, bool writes, const vo
 
 void memory_plain(const volatile void *p, size_t bytes, bool writes, const void *pc) {
     if (!model_active || model_blind || (uintptr_t)p - (uintptr_t)model_tls < model_tls_bytes) return;
+    if (p == (void *)&errno) return; /* a thread's own, too */
     uintptr_t at = (uintptr_t)p, end = at + bytes;
     char text[64];
     struct block *b = block_at(at);

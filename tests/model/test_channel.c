@@ -105,6 +105,7 @@ int main(int argc, char **argv) {
         {"two senders, one gives up", one_cell_3, {send_0_until, send_1, recv_until_2}, at_most_once, {2, 0}, {2, 1}},
         {"try against a deadline", rendezvous_2, {try_send_0, recv_or_pass_on}, once, {3, 1}, {4, 1}},
         {"close against a receiver", one_cell_2, {send_and_close, recv_all}, once, {2, 1}, {3, 2}},
+        {"close against a sender that waits", rendezvous_2, {send_0, close_it}, once, {3, 1}, {5, 2}},
         {"close against sender and receiver", one_cell_3, {send_0, close_it, recv_all}, once, {2, 0}, {2, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

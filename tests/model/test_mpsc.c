@@ -87,6 +87,33 @@ static void close_it(void) {
     model_assert(heist__mpsc_empty(&q));
 }
 
+/* Beside another taker: which of two lists is older nobody knows. */
+static void take_beside(void) {
+    for (struct heist__mpsc_node *list = heist__mpsc_take(&q); list;) {
+        struct note *n = (struct note *)(void *)list;
+        list = list->next;
+        n->taken++;
+    }
+}
+static void close_beside(void) {
+    last_words = 1;
+    for (struct heist__mpsc_node *list = heist__mpsc_close(&q); list;) {
+        struct note *n = (struct note *)(void *)list;
+        list = list->next;
+        n->taken++;
+    }
+}
+static void check_beside(void) {
+    model_assert(heist__mpsc_is_closed(&q) && heist__mpsc_close(&q) == NULL);
+    int all = 0;
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 3; k++) {
+            model_assert(notes[i][k].taken <= 1);
+            all += notes[i][k].taken;
+        }
+    model_assert(all == sent[0] + sent[1]);
+}
+
 static void check(void) {
     if (!closed) take();
     model_assert(heist__mpsc_take(&q) == NULL);
@@ -120,6 +147,7 @@ int main(int argc, char **argv) {
         {"push against close", setup, {push_2a, close_it}, check, {5, 2}, {9, 4}},
         {"pushers against take and close", setup, {push_2a, push_1b, take_then_close}, check, {3, 1}, {5, 2}},
         {"a refused pusher was told", setup, {push_1a, push_after_closed, close_it}, check, {3, 2}, {5, 3}},
+        {"take against close", setup, {push_2a, take_beside, close_beside}, check_beside, {3, 1}, {5, 3}},
         {"a chain is one step", setup, {chain_a, push_2b, take_2}, check, {3, 1}, {4, 2}},
         {"a chain against close", setup, {push_chain_push, push_1b, take_then_close}, check, {2, 1}, {4, 2}},
     };

@@ -120,12 +120,27 @@ static int awaits_until(void *arg, void **out) {
     return 0;
 }
 
+/* Due before it is armed: a rescuer finds it in the store while its waiter is on its way to the park. */
+static int awaits_past(void *arg, void **out) {
+    (void)arg, (void)out;
+    void *p = NULL;
+    int rc = heist_await_until(f, at_ns(model_now_ns() - 1000), &p);
+    timed_out = rc == -ETIMEDOUT;
+    got = rc == 0;
+    model_assert(timed_out + got == 1);
+    if (got) model_assert(*(int *)p == 7);
+    model_assert(heist_yield() == 0);
+    ended++;
+    return 0;
+}
+
 static void with_task(heist_coro_fn fn) {
     make();
     model_assert(heist_future_new(NULL, &f) == 0);
     model_assert(heist_runtime_run_coroutine_at("case", 1, rt, fn, NULL, NULL, &task) == 0);
 }
 static void setup_sleeper(void) { with_task(sleeps); }
+static void setup_past(void) { with_task(awaits_past), heist_ref(f); }
 static void setup_waiter(void) { with_task(awaits_until), heist_ref(f); }
 
 /* A worker without sleep; thread 0's is the one that takes the task first. */
@@ -189,6 +204,7 @@ int main(int argc, char **argv) {
         {"a cancel of the second, and a submission", setup_2, {owner_turns, rescues, cancels_1, submits_late}, check_timers, {1, 0}, {2, 0}, true},
         {"a sleeper", setup_sleeper, {owner_works, rescuer_works}, check_wait, {1, 0}, {2, 0}, false},
         {"a deadline against completion", setup_waiter, {owner_works, rescuer_works, completes}, check_wait, {1, 0}, {1, 1}, false},
+        {"a deadline that is past already", setup_past, {owner_works, rescuer_works, completes}, check_wait, {1, 1}, {2, 0}, false},
         {"the edge of a wake-up", setup_edge, {owner_sleeps, rescues_twice, submits_late}, check_edge, {2, 0}, {3, 0}, true},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

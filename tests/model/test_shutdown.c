@@ -61,6 +61,13 @@ static int waits_for_ever(void *arg, void **out) {
     ended[number(arg)] = 1;
     return rc;
 }
+static heist_future *f;
+static int value;
+static int awaits_f(void *arg, void **out) {
+    ran[number(arg)]++;
+    return heist_await(f, out);
+}
+
 /* Cleans up by another task, which is refused or run. */
 static int spawns_at_the_end(void *arg, void **out) {
     int rc = waits_for_ever(arg, out);
@@ -121,6 +128,22 @@ static void setup_1_held_by_2(void) { make_1(), hold(2); }
 static void setup_1_held_by_3(void) { make_1(), hold(3); }
 static void setup_2_held_by_2(void) { make_2(), hold(2); }
 
+/* Who completes what a task awaits holds no reference to the task's runtime. */
+static void setup_waker(void) {
+    make_1();
+    model_assert(heist_future_new(NULL, &f) == 0);
+    heist_ref(f);
+    spawn(0, awaits_f, NULL);
+}
+static void completes(void) {
+    heist_future_set_result(f, &value, NULL); /* or the close was first */
+    heist_unref(f);
+}
+static void closes_and_lets_f_go(void) {
+    closes();
+    heist_unref(f);
+}
+
 /* ---- a loop that stands alone ---- */
 
 static void setup_loop(void) {
@@ -168,6 +191,7 @@ int main(int argc, char **argv) {
         {"a callback against close", setup_1_held_by_2, {posts_0, closes}, check, {1, 0}, {2, 0}, true},
         {"two callbacks against close", setup_1_held_by_3, {posts_0, closes, posts_1}, check, {1, 0}, {1, 1}, true},
         {"a task against the last reference", setup_1_held_by_2, {spawns_0, abandons}, check, {1, 0}, {2, 0}, true},
+        {"a waker without a reference", setup_waker, {completes, closes_and_lets_f_go}, check, {1, 0}, {2, 0}, true},
         {"two close", setup_1_held_by_2, {closes, closes}, check, {1, 0}, {2, 0}, true},
         /* A loop's own close looks at its tasks every 10 ms. */
         {"callbacks against a loop's close", setup_loop, {posts_to_loop, closes_loop}, check, {2, 1}, {3, 2}, false},

@@ -107,6 +107,7 @@ static void setup_workers(int workers, int jobs) {
     a_store_sc(&left_to_run, jobs);
     played_make(workers);
 }
+static void setup_1_1(void) { setup_workers(1, 1); }
 static void setup_1_2(void) { setup_workers(1, 2); }
 static void setup_2_1(void) { setup_workers(2, 1); }
 static void setup_2_2(void) { setup_workers(2, 2); }
@@ -144,6 +145,20 @@ static void work(int i) {
     if (w->searching) heist__search_ended(w);
     heist__worker_leave(w);
 }
+/* It stands announced, and gets up before anybody took its sleep. */
+static void setup_announced(void) {
+    setup_1_2();
+    heist__worker_enter(rt->worker[0]);
+    heist__loop_announce(rt->worker[0]->loop);
+    heist__worker_leave(rt->worker[0]);
+}
+static void gets_up(void) {
+    heist__worker_enter(rt->worker[0]);
+    int was = heist__loop_unannounce(rt->worker[0]->loop);
+    if (was == HEIST__TO_SEARCH) rt->worker[0]->searching = true;
+    heist__worker_leave(rt->worker[0]);
+    work(0);
+}
 static void worker_0(void) { work(0); }
 static void worker_1(void) { work(1); }
 
@@ -176,6 +191,8 @@ int main(int argc, char **argv) {
         {"stop against falling asleep", setup_loop, {runs_forever, stops, submits_other}, check_stopped, {2, 0}, {3, 1}, true},
         {"completion against falling asleep", setup_loop_future, {runs_until_complete, completes}, close_loop, {2, 1}, {3, 2}, true},
         {"a loop that is driven from outside", setup_loop, {drives, submits}, check_ran_0, {2, 1}, {3, 2}, true},
+        {"one worker, one task", setup_1_1, {worker_0, injects_0}, check_workers, {3, 0}, {4, 1}, true},
+        {"a sleeper that gets up by itself", setup_announced, {gets_up, injects_0, injects_1}, check_workers, {1, 0}, {2, 0}, true},
         {"one worker, two from outside", setup_1_2, {worker_0, injects_0, injects_1}, check_workers, {1, 0}, {2, 1}, true},
         {"one worker, a task and a callback", setup_1_2, {worker_0, posts_0, injects_1}, check_workers, {1, 0}, {2, 1}, true},
         {"two workers, one task", setup_2_1, {worker_0, worker_1, injects_0}, check_workers, {1, 1}, {2, 0}, true},

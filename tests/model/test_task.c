@@ -18,20 +18,25 @@ static heist_future *f;
 static heist_channel *c;
 static int value, completed, recorded, recorded_too, delivered, got, code, ended, inner_ended, sent, args_freed;
 static bool deadline;
-static int tasks; /* that must end before the worker leaves */
+static _Atomic(int) told; /* heist_cancel has returned 1: from here on the request must come out */
+
+static int results_freed;
 
 static void free_arg(void *arg) { (void)arg, args_freed++; }
+static void free_result(void *result) { *(int *)result = -1, results_freed++; }
 
 static void begin(heist_coro_fn body, int extra_references) {
     value = completed = recorded = recorded_too = delivered = got = code = ended = inner_ended = sent = args_freed = 0;
+    results_freed = 0;
+    a_store_sc(&told, 0);
     deadline = false;
-    tasks = 1;
     inner = NULL;
     f = NULL;
     c = NULL;
     played_make(2);
     heist_task_options o = HEIST_TASK_OPTIONS_INIT;
     o.arg_free = free_arg;
+    o.result_free = free_result;
     model_assert(heist_runtime_run_coroutine_at("case", 1, rt, body, NULL, &o, &task) == 0);
     for (int i = 0; i < extra_references; i++) heist_ref(task);
 }
@@ -46,7 +51,9 @@ static void took(int rc) {
 static int last_call(int rc) {
     code = rc;
     took(rc);
+    int due = a_load_sc(&told);
     took(heist_yield());
+    if (due) model_assert(delivered);
     ended = 1;
     return 0;
 }
@@ -88,6 +95,18 @@ static int returns(void *arg, void **out) {
     return 0;
 }
 
+/* Its memory serves another future, at once: a canceller that still has the address meets a stranger. */
+static int awaits_then_makes_another(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_future *mine = f, *other;
+    int rc = heist_await(mine, NULL);
+    heist_unref(mine);
+    model_assert(heist_future_new(NULL, &other) == 0);
+    model_assert(heist_future_done(other) == 0);
+    heist_unref(other);
+    return last_call(rc);
+}
+
 static int awaits_for_outer(void *arg, void **out) {
     (void)arg, (void)out;
     int rc = heist_await(f, NULL);
@@ -104,6 +123,7 @@ static int awaits_task(void *arg, void **out) {
     if (rc == -ECANCELED && !inner_ended) delivered++; /* it never began: the request was its end */
     heist_unref(inner);
     code = rc;
+    /* (An inner that makes no further call after its await may end without having seen the request.) */
     int second = heist_yield();
     if (second) delivered++;
     ended = 1;
@@ -117,7 +137,12 @@ static void with_future(heist_coro_fn body, int extra) {
     model_assert(heist_future_new(NULL, &f) == 0);
 }
 static void setup_awaits(void) { with_future(awaits_future, 1), heist_ref(f); }
+static void setup_never(void) { with_future(awaits_future, 1); }
 static void setup_until(void) { with_future(awaits_until, 1), heist_ref(f); }
+static void setup_another(void) {
+    with_future(awaits_then_makes_another, 1);
+    heist_ref(f);
+}
 static void setup_sleeps(void) { begin(sleeps, 1); }
 static void setup_returns(void) { begin(returns, 2); }
 static void setup_chain(void) { with_future(awaits_task, 1), heist_ref(f); }
@@ -155,6 +180,7 @@ static void complete(void) {
 }
 static void cancel(void) {
     recorded = heist_cancel(task);
+    if (recorded) a_store_sc(&told, 1);
     heist_unref(task);
 }
 static void cancel_too(void) {
@@ -166,6 +192,10 @@ static void send(void) {
     value = 7;
     sent = heist_channel_try_send(c, &value) == 0;
     heist_channel_unref(c);
+}
+static void looks_and_lets_go(void) {
+    model_assert(heist_future_is_task(task) && heist_future_loop(task) == rt->worker[0]->loop);
+    heist_unref(task);
 }
 static void await_it(void) {
     void *p = NULL;
@@ -196,6 +226,10 @@ static void check_request(void) {
         if (recorded && !delivered) model_assert(heist_future_done(task));
     }
     check_end();
+}
+static void check_never(void) {
+    if (ended) model_assert(code == -ECANCELED);
+    check_request();
 }
 /* A request may come out of the await of a done future, which then keeps its value. */
 static void check_awaits(void) {
@@ -233,18 +267,33 @@ static void check_returns(void) {
     if (!ended) model_assert(recorded);
     check_end();
 }
+/* Nobody holds the task any more: what it left behind is freed, once. */
+static void check_unheld(void) {
+    model_assert(args_freed == 1 && results_freed == ended);
+    played_end();
+}
+static void setup_unheld(void) { begin(returns, 1); }
+static void check_another(void) {
+    if (ended) f = NULL; /* the body's */
+    if (ended) model_assert(code == 0 || (recorded && delivered));
+    model_assert(delivered <= recorded);
+    check_end();
+}
 static void setup_two(void) { setup_awaits(), heist_ref(task); }
 static void cancel_both(void) { cancel(), cancel_too(); }
 
 int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"cancel against a completed await", setup_awaits, {worker, complete, cancel}, check_awaits, {2, 0}, {3, 0}},
+        {"cancel against an await that never ends", setup_never, {worker, cancel}, check_never, {3, 1}, {5, 2}},
         {"cancel against a deadline", setup_until, {worker, complete, cancel}, check_until, {2, 0}, {2, 1}},
         {"cancel against a sleep", setup_sleeps, {worker, cancel}, check_request, {3, 1}, {4, 2}},
         {"cancel against an item", setup_receives, {worker, send, cancel}, check_receives, {2, 0}, {3, 0}},
         {"cancel goes down a chain", setup_chain, {worker, complete, cancel}, check_chain, {2, 0}, {2, 1}},
         {"cancel twice", setup_two, {worker, complete, cancel_both}, check_two, {2, 0}, {2, 1}},
         {"cancel against the end, and the last reference", setup_returns, {worker, cancel, let_go}, check_returns, {2, 1}, {4, 1}},
+        {"the last reference, whoever has it", setup_unheld, {worker, cancel, looks_and_lets_go}, check_unheld, {2, 1}, {3, 1}},
+        {"a stranger in the place of what was awaited", setup_another, {worker, complete, cancel}, check_another, {2, 0}, {3, 0}},
         {"await against the end, and the last reference", setup_returns, {worker, await_it, let_go}, check_returns, {2, 0}, {2, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

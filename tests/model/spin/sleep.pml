@@ -20,6 +20,7 @@
  * Run:
  * verify -DITEMS=2 -DSUBMITTERS=1 -DMAKES=0
  * verify -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1
+ * verify bitstate -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1 -DSENTINEL
  *
  * mutant LOOK_FIRST        the look comes before the announcement
  * mutant LOOK_NO_INJECT    the look leaves the injection queue out
@@ -31,10 +32,10 @@
  * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again
  * mutant TAKE_STORE        a waker takes ASLEEP by a load and a store
  * mutant UNANNOUNCE_DROPS  the sleeper forgets that its waker counted it as searching
- * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (SENTINEL)
- * mutant NO_SENTINEL       nobody looks after the others (SENTINEL)
- * mutant NO_TO_WATCH       who gets up from deep sleep makes no sentinel (SENTINEL)
- * mutant HELP_ALONE        the sentinel leaves a stuck worker its last task (SENTINEL) */
+ * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (MAKES=1 SENTINEL)
+ * mutant NO_SENTINEL       nobody looks after the others (MAKES=1 SENTINEL)
+ * mutant NO_TO_WATCH       who gets up from deep sleep makes no sentinel (MAKES=1 SENTINEL)
+ * mutant HELP_ALONE        the sentinel leaves a stuck worker its last task (MAKES=1 SENTINEL) */
 
 #ifndef N
 #define N 2
@@ -67,7 +68,7 @@ bool sleeping_unseen[N];      /* only the mutant: ASLEEP stands in the store buf
 bool edge[N];                 /* the wake-up descriptor */
 byte sleepers, searching, sentinels;
 bool stuck[N], deep[N];
-bool moved[N * N];            /* moved[v * N + w]: v moved since w looked last */
+bool moved[N];                /* since somebody looked last */
 
 byte submitted, made, ran, stuck_left;
 
@@ -158,7 +159,7 @@ active [SUBMITTERS] proctype submitter() {
 
 inline move(w) {
 #ifdef SENTINEL
-    d_step { x = 0; do :: x < N -> moved[w * N + x] = true; x++ :: else -> break od; x = 0 }
+    moved[w] = true
 #else
     skip
 #endif
@@ -188,16 +189,18 @@ inline step(w) {
 #endif
 }
 
-/* steal_from: one task of the stack, else of the queue; all but those that a worker which moves will run itself */
+/* steal_from: one task of the stack, else of the queue, but not those that the victim is about to run itself;
+ * from one that is stuck everything */
 inline steal_from(w, v, stands) {
     atomic {
         if
-        :: stack_seen[v] > (stands -> 0 : STACK_ALONE) -> stack[v]--; stack_seen[v]--; stack[w]++; got = true
-        :: else ->
-            if
-            :: queue[v] > (stands -> 0 : QUEUE_ALONE) -> queue[v]--; queue[w]++; got = true
-            :: else
-            fi
+        :: stands && (stack_seen[v] > 0 || queue[v] > 0) ->
+            stack[v] = stack[v] - stack_seen[v]; stack[w] = stack[w] + stack_seen[v]; stack_seen[v] = 0;
+            queue[w] = queue[w] + queue[v]; queue[v] = 0;
+            got = true
+        :: !stands && stack_seen[v] > STACK_ALONE -> stack[v]--; stack_seen[v]--; stack[w]++; got = true
+        :: !stands && stack_seen[v] <= STACK_ALONE && queue[v] > QUEUE_ALONE -> queue[v]--; queue[w]++; got = true
+        :: else
         fi
     }
 }
@@ -223,35 +226,32 @@ inline look(w) { /* something_came; the owner's own counts are still */
 #endif
 }
 
-inline help_stuck(w) {
+inline help_stuck(w, runs) {
     v = 0;
     do
     :: v < N && v == w -> v++
     :: v < N && v != w ->
-        atomic { stood = !moved[v * N + w]; moved[v * N + w] = false }
+        atomic { stood = !moved[v] && sleeping[v] != ASLEEP; moved[v] = false }
         if
-        :: sleeping[v] != ASLEEP ->
-            if
-            :: !stood -> if :: queue[v] > 1 -> steal_from(w, v, true) :: else fi
-            :: stood ->
+        :: stood ->
 #ifdef HELP_ALONE
-                steal_from(w, v, false);
+            steal_from(w, v, false);
 #else
-                steal_from(w, v, true);
+            steal_from(w, v, true);
 #endif
-                if /* rescue: the poll may take the owner's edge */
-                :: edge[v] ->
-                    edge[v] = false;
+            if /* rescue: the poll may take the owner's edge */
+            :: edge[v] ->
+                edge[v] = false;
 #ifndef STOLE_EDGE
-                    edge[v] = true
+                edge[v] = true
 #endif
-                :: else
-                fi
-            fi;
-            atomic { helped = helped || got; got = false }
+            :: else
+            fi
+        :: !stood && !runs && queue[v] > 1 && sleeping[v] != ASLEEP ->
+            atomic { if :: queue[v] > 0 -> queue[v]--; queue[w]++; got = true :: else fi }
         :: else
         fi;
-        atomic { v++; stood = false }
+        atomic { helped = helped || got; got = false; v++; stood = false }
     :: v == N -> v = 0; break
     od
 }
@@ -308,7 +308,7 @@ active [N] proctype worker() {
             steps = 0;
 #if defined(SENTINEL) && !defined(NO_SENTINEL)
             if /* heist__look_after_others, now and then */
-            :: atomic { sentinels == 0 -> skip } help_stuck(w); helped = false
+            :: atomic { sentinels == 0 -> skip } help_stuck(w, true); helped = false
             :: skip
             fi
 #endif
@@ -381,7 +381,7 @@ active [N] proctype worker() {
                     :: sentinel ->
                         atomic { sentinels--; sentinel = false; gave_role = true }
                         if
-                        :: was == ASLEEP && timed_out -> help_stuck(w); idle = !helped; helped = false
+                        :: was == ASLEEP && timed_out -> help_stuck(w, false); idle = !helped; helped = false
                         :: else
                         fi;
                         timed_out = false
