@@ -383,16 +383,32 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
      * comes and goes; then the runtime is idle, and makes no system call. */
     bool all_asleep = a_load_sc(&rt->sleepers) == rt->regular && a_load_sc(&rt->spare_sleeps) == rt->workers - rt->regular;
     if (!all_asleep) w->lingers = 0;
+    w->owes_watch = false; /* from here on it watches, or two do, or nobody is left to be watched */
     if (w->lingers >= LINGER_LOOKS) return timeout;
     int n = a_load_sc(&rt->sentinels);
     do {
         if (n >= SENTINELS) return timeout;
     } while (!a_cas_sc(&rt->sentinels, &n, n + 1));
     *sentinel = true;
-    w->gave_role = false;
     int64_t period = look_period(w, now);
     if (all_asleep) w->lingers++;
     return timeout < 0 || timeout > period ? period : timeout;
+}
+
+/* Somebody who sleeps shall look after the others. */
+static void call_watcher(struct heist__worker *w) {
+    heist_runtime *rt = w->rt;
+    for (int i = 0; i < rt->workers; i++) {
+        heist_loop *other = rt->worker[i]->loop;
+        if (other == w->loop || !heist__loop_take_sleeper(other, HEIST__TO_WATCH)) continue;
+        heist__wake_signal(&other->wake);
+        return;
+    }
+}
+
+void heist__watch_handed_on(struct heist__worker *w) {
+    w->owes_watch = false;
+    if (!a_load_sc(&w->rt->sentinels)) call_watcher(w);
 }
 
 /* One sleep: true when the sentinel's look found nothing, and it may go on sleeping. */
@@ -435,25 +451,20 @@ static bool sleep_once(struct heist__worker *w) {
         idle = true;
     } else if (sentinel) {
         a_sub_sc(&rt->sentinels, 1);
-        w->gave_role = true; /* until it is taken again, or handed over */
         w->quiet = was == HEIST__ASLEEP && !events;
         idle = was == HEIST__ASLEEP && !events && !help_stuck(w, false) &&
                heist__loop_next_deadline(loop) > heist__clock_now(loop->clock);
     }
-    if (!idle && was != HEIST__TO_WATCH && !w->alone && (timeout || w->gave_role) &&
-        !rt->clock.virtual_time && !a_load_sc(&rt->sentinels)) {
-        w->gave_role = false;
+    if (!idle && was != HEIST__TO_WATCH && !w->alone && !rt->clock.virtual_time && !a_load_sc(&rt->sentinels)) {
         /* Up from a deep sleep, or no sentinel any more: should what comes now hold this thread, somebody must
          * look after the rest. */
-        for (int i = 0; i < rt->workers; i++) {
-            heist_loop *other = rt->worker[i]->loop;
-            if (other == loop || !heist__loop_take_sleeper(other, HEIST__TO_WATCH)) continue;
-            heist__wake_signal(&other->wake);
-            break;
-        }
+        call_watcher(w);
     }
     if (was == HEIST__TO_SEARCH) w->searching = true; /* counted by who woke us */
-    if (was == HEIST__TO_WATCH) first_look(w);
+    if (was == HEIST__TO_WATCH) {
+        w->owes_watch = true;
+        first_look(w);
+    }
     /* Another's surplus, and the search may be closed to us: by one that was interrupted while it called a
      * searcher.  It needs a processor, perhaps this one. */
     if (theirs && was == HEIST__ASLEEP) heist__sys_yield();

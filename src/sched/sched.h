@@ -54,7 +54,7 @@ struct heist__worker {
     uint32_t random;
     unsigned lingers;  /* looks of the sentinel since everybody fell asleep */
     bool quiet;        /* its last sleep as a sentinel ended by itself */
-    bool gave_role;    /* it was a sentinel, and nobody has taken its place yet */
+    bool owes_watch;   /* it was called to be one, and has not slept since */
     bool trimming;     /* idle stacks go back to the kernel, some at each time-out */
     unsigned since_look;      /* steps since the clock was read for that */
     int64_t next_look_ns;     /* when a worker that runs looks after the others */
@@ -151,6 +151,8 @@ void heist__sleep(struct heist__worker *w);
 /* Now and then, by a worker that runs, when no sentinel does; and whether a turn ought to end for it. */
 bool heist__time_to_look(struct heist__worker *w, unsigned ran);
 void heist__look_after_others(struct heist__worker *w);
+/* Work came for one that owes a watch: calls another. */
+void heist__watch_handed_on(struct heist__worker *w);
 /* After work was found: hands the search on. */
 void heist__search_ended(struct heist__worker *w);
 

@@ -111,8 +111,11 @@ bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
     w->polling = false;
     if (heist_unlikely(w->spare)) heist__spare_turn(w);
     /* Before work is run: the others may be needed for what lies beside it. */
-    if (w->searching && (loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue)))
-        heist__search_ended(w);
+    if ((w->searching || w->owes_watch) &&
+        (loop->ready.count || !heist__deque_empty(&w->stack) || !heist__deque_empty(&w->queue))) {
+        if (w->searching) heist__search_ended(w);
+        if (w->owes_watch) heist__watch_handed_on(w);
+    }
     size_t ran = heist__loop_run_ready(loop);
     if (heist_unlikely(loop->fatal)) return true;
     if (!w->alone && heist__deque_size(&w->queue) > HEIST__QUEUE_ALONE && a_load_rlx(&w->rt->sleepers) > 0) /* rlx: as in ready */
