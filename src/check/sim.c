@@ -176,14 +176,15 @@ static int64_t ahead(struct heist__sim *s) {
 }
 
 /* Looks at all polls afresh: the program may have done system calls of its own, and the kernel hands over what
- * goes through a TCP socket a little later, sometimes. */
-static bool polls_have_events(struct heist__sim *s) {
+ * goes through a TCP socket a little later, sometimes: it is given the longer, the further time would jump. */
+static bool polls_have_events(struct heist__sim *s, int64_t to) {
     struct pollfd set[HEIST__SIM_THREADS];
     nfds_t n = 0;
     for (int i = 0; i < s->top; i++)
         if (s->thread[i].state == HEIST__SIM_POLLING) set[n++] = (struct pollfd){s->thread[i].epfd, POLLIN, 0};
     s->generation++;
-    return n && poll(set, n, s->inet ? 2 : 0) > 0;
+    int patience_ms = !s->inet ? 0 : to == NEVER || to - s->counts.now_ns > 100000000 ? 100 : 2;
+    return n && poll(set, n, patience_ms) > 0;
 }
 
 static void jump(struct heist__sim *s, int64_t to) {
@@ -213,11 +214,11 @@ static struct heist__sim_thread *decide(struct heist__sim *s, struct heist__sim_
         if (stays) calm |= own; /* it may spin, but is in the middle of its look */
         if (spins && calm & ~own) calm &= ~own;
         if (!mask) {
-            if (!looked && polls_have_events(s)) {
+            int64_t next = ahead(s);
+            if (!looked && polls_have_events(s, next)) {
                 looked = true;
                 continue;
             }
-            int64_t next = ahead(s);
             if (next == NEVER) deadlock(s);
             jump(s, next);
             continue;
@@ -227,7 +228,7 @@ static struct heist__sim_thread *decide(struct heist__sim *s, struct heist__sim_
             s->lone_spins = 0;
         } else { /* only spinners: round they go, and time with them, ever faster */
             unsigned faster = ++s->lone_spins / 64;
-            if (s->lone_spins % 64 == 0 && polls_have_events(s)) continue;
+            if (s->lone_spins % 64 == 0 && polls_have_events(s, s->counts.now_ns)) continue;
             s->counts.now_ns += (int64_t)SPIN_NS << (faster < 12 ? faster : 12);
             if (able(s) != mask) continue;
             return &s->thread[after(from, mask)];
