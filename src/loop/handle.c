@@ -46,8 +46,9 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
         }
     }
     int code;
-    a_store_rlx(&loop->callback, h->fn); /* rlx: for the monitor */
-    int64_t slow_ns = a_load_rlx(&loop->debug) ? a_load_rlx(&loop->slow_ns) : 0; /* rlx: settings */
+    int debug = a_load_rlx(&loop->debug); /* rlx: settings */
+    int64_t slow_ns = debug & HEIST__DEBUG ? a_load_rlx(&loop->slow_ns) : 0;
+    if (heist_unlikely(debug)) a_store_rlx(&loop->callback, h->fn); /* rlx: for the monitor */
     if (heist_unlikely(slow_ns)) {
         int64_t start = heist__clock_now(loop->clock);
         code = h->fn(h->arg);
@@ -63,7 +64,7 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
     } else {
         code = h->fn(h->arg);
     }
-    a_store_rlx(&loop->callback, NULL); /* rlx: as above */
+    if (heist_unlikely(debug)) a_store_rlx(&loop->callback, NULL); /* rlx: as above */
     free_arg(h);
     if (heist_unlikely(code < 0)) heist__loop_callback_ended(loop, code, h, h->name);
     heist_handle_unref(h);

@@ -27,6 +27,7 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
     loop->max_inbox = 0;
     loop->alone = false;
     loop->home = loop;
+    a_store_rlx(&loop->jobs, 0);
     a_store_rlx(&loop->in_callbacks, 0);
     a_store_rlx(&loop->callback, NULL);
     loop->ready = (struct heist__jobs){NULL, NULL, 0};
@@ -327,14 +328,16 @@ size_t heist__loop_run_ready(heist_loop *loop) {
      * descriptors: what is left stays at the head. */
     if (!loop->alone && n > READY_MAX) n = READY_MAX;
     if (!n) return 0;
-    a_store_rlx(&loop->in_callbacks, 1); /* rlx, as below: for the monitor */
+    bool monitored = heist_unlikely(a_load_rlx(&loop->debug) & HEIST__MONITORED); /* rlx: a setting */
+    if (monitored) a_store_rlx(&loop->in_callbacks, 1); /* rlx, as below: for the monitor */
     while (ran < n && !loop->fatal) {
         struct heist__job *job = heist__jobs_pop(&loop->ready);
         ran++;
+        if (heist_unlikely(monitored)) a_store_rlx(&loop->jobs, a_load_rlx(&loop->jobs) + 1);
         job->klass->run(job, loop);
         if (heist_unlikely(heist__forked())) heist__forked_end(); /* a callback forked and returned */
     }
-    a_store_rlx(&loop->in_callbacks, 0);
+    if (monitored) a_store_rlx(&loop->in_callbacks, 0);
     if (ran) {
         loop->since_poll += (unsigned)ran;
         a_store_rlx(&loop->callbacks, a_load_rlx(&loop->callbacks) + ran);
@@ -356,12 +359,13 @@ int heist_loop_is_closed(const heist_loop *loop) {
 
 int heist_loop_set_debug(heist_loop *loop, int on) {
     if (!loop) return -EINVAL;
-    a_store_rlx(&loop->debug, on != 0); /* rlx: a setting */
+    int monitored = a_load_rlx(&loop->debug) & HEIST__MONITORED; /* since birth */
+    a_store_rlx(&loop->debug, monitored | (on ? HEIST__DEBUG : 0)); /* rlx: a setting */
     return 0;
 }
 
 int heist_loop_get_debug(const heist_loop *loop) {
-    return loop ? a_load_rlx(&((heist_loop *)(uintptr_t)loop)->debug) : -EINVAL; /* rlx: as above */
+    return loop ? a_load_rlx(&((heist_loop *)(uintptr_t)loop)->debug) & HEIST__DEBUG : -EINVAL; /* rlx: as above */
 }
 
 int heist_loop_set_slow_callback_duration(heist_loop *loop, double seconds) {

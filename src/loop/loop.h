@@ -32,6 +32,10 @@
 struct heist__worker;
 struct heist__watch;
 
+/* What costs something at each step: debug mode; and that a monitor wants to know what runs. */
+#define HEIST__DEBUG 1
+#define HEIST__MONITORED 2
+
 /* A run call (or the worker's thread); or a close, which is no run. */
 enum { HEIST__NOBODY, HEIST__RUNS, HEIST__CLOSES };
 
@@ -54,7 +58,8 @@ struct heist_loop {
     unsigned since_poll;   /* steps since the descriptors were looked at */
     int fatal;             /* the code that ends the run call */
     bool announced;        /* between announce and unannounce */
-    _Atomic(int) in_callbacks;          /* for the monitor: runs what is ready */
+    _Atomic(uint64_t) jobs;              /* for the monitor: begun so far */
+    _Atomic(int) in_callbacks;           /* for the monitor: runs what is ready */
     _Atomic(heist_callback_fn) callback; /* for the monitor: of the handle that runs, or NULL */
     _Atomic(uint64_t) callbacks, timers_fired, io_events, received; /* counters; a rescuer raises the middle two */
 
@@ -67,7 +72,7 @@ struct heist_loop {
     _Atomic(int) stop;
     _Atomic(int) running; /* who has the loop: HEIST__NOBODY … */
     _Atomic(int) closed;
-    _Atomic(int) debug;
+    _Atomic(int) debug; /* HEIST__DEBUG, HEIST__MONITORED */
     _Atomic(int64_t) slow_ns;
 
     /* shared, under timer_lock */

@@ -262,6 +262,7 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (v == w) continue;
+        if (rt->stuck_after_ns != INT64_MAX) helped |= heist__monitor(w, v, now);
         int64_t stood = stood_still(v, now);
         if (!stood) { /* it runs, but has had more than it can do for a while */
             if (!runs && !w->spare && heist__deque_size(&v->queue) > 1 &&
@@ -269,7 +270,6 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
                 helped |= steal_from(w, v, SHARE);
             continue;
         }
-        if (rt->stuck_after_ns != INT64_MAX) helped |= heist__monitor(w, v, stood, now);
         if (!helps) continue;
         stuck += !v->spare;
         a_store_rlx(&rt->stuck_seen_ns, now); /* rlx: how often to look */
@@ -328,15 +328,9 @@ void heist__spare_turn(struct heist__worker *w) {
 
 /* ---- looks of those that run ---- */
 
-/* Steps between two readings of the clock for the others' sake. */
-#define LOOK_STEPS 8
-
-bool heist__time_to_look(struct heist__worker *w, unsigned ran) {
+bool heist__time_to_look(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     if (w->alone || a_load_rlx(&rt->sentinels)) return false; /* rlx: a heuristic, as all of this */
-    w->since_look += ran;
-    if (w->since_look < LOOK_STEPS) return false;
-    w->since_look = 0;
     return heist__clock_now(&(struct heist__clock){0}) >= w->next_look_ns;
 }
 

@@ -6,7 +6,7 @@
  * task is type-stable and a reference is taken, which only the living give; a stack is the
  * worker's own answer (coro/where.h), and is dropped when it has moved meanwhile.
  *
- * One who looks reports: he who moves `reported` to the worker's present tick and turn. */
+ * One at a time looks at one worker; the lock that says who is held while the handler runs. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
@@ -91,18 +91,18 @@ static void report(struct heist__worker *w, struct heist__worker *v, heist_task 
 }
 
 /* The stack: true when there is nothing to wait for, and then *out is it, or NULL. */
-static bool ask(struct heist__worker *v, uint64_t moved, int64_t now, const struct heist__where **out) {
+static bool ask(struct heist__worker *v, uint64_t what, int64_t now, const struct heist__where **out) {
     struct heist__where *where = &v->where;
     *out = NULL;
     switch (a_load_acq(&where->state)) { /* acq: pairs with the answer */
     case HEIST__WHERE_IDLE:
-        a_store_rlx(&v->asked_for, moved); /* rlx, as the next: read by those who look, a heuristic */
-        a_store_rlx(&v->asked_at, now);
+        v->asked_for = what;
+        v->asked_at = now;
         return heist__where_ask(where) < 0;
     case HEIST__WHERE_ASKED:
-        return now - a_load_rlx(&v->asked_at) > ANSWER_NS && heist__where_give_up(where);
+        return now - v->asked_at > ANSWER_NS && heist__where_give_up(where);
     case HEIST__WHERE_ANSWERED:
-        if (a_load_rlx(&v->asked_for) == moved)
+        if (v->asked_for == what)
             *out = where;
         else
             heist__where_done(where); /* of another step: ask again */
@@ -111,31 +111,40 @@ static bool ask(struct heist__worker *v, uint64_t moved, int64_t now, const stru
     return false;
 }
 
-bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t stood, int64_t now) {
+/* A number for what v runs: another for another step or callback.  rlx: a heuristic, looked at twice. */
+static uint64_t running_now(struct heist__worker *v) {
+    uint64_t moved = a_load_rlx(&v->tick) + a_load_rlx(&v->turns) + a_load_rlx(&v->loop->jobs);
+    return 2 * moved + (a_load_rlx(&v->shown) || a_load_rlx(&v->loop->callback));
+}
+
+static bool look(struct heist__worker *w, struct heist__worker *v, int64_t now) {
     heist_runtime *rt = w->rt;
-    uint64_t moved = a_load_rlx(&v->seen), told = a_load_rlx(&v->reported); /* rlx: as all of the looks */
-    if (stood < rt->stuck_after_ns || told == moved) return false;
+    uint64_t what = running_now(v);
+    if (what != v->watched) {
+        v->watched = what;
+        v->watched_since = now;
+    }
+    int64_t stood = now - v->watched_since;
+    if (stood < rt->stuck_after_ns || v->reported == what) return false;
     /* acq: pairs with the step, which made the task known before it ran it */
     heist_task *t = a_load_acq(&v->shown);
-    bool in_callback = !t && a_load_rlx(&v->loop->in_callbacks);
-    heist_callback_fn callback = a_load_rlx(&v->loop->callback);
+    heist_callback_fn callback = a_load_rlx(&v->loop->callback); /* rlx: an address that is only told */
+    if (!t && !a_load_rlx(&v->loop->in_callbacks)) return false; /* rlx: it sleeps, or the kernel does not let it run */
     if (t && !heist__future_try_ref(t)) return false;
-    if (!t && !in_callback) return false; /* the kernel has not let it run */
     const struct heist__where *where = NULL;
-    bool reported = false;
-    /* One at a time asks and reads; another who looks meanwhile goes on. */
-    if (heist__spin_trylock(&v->monitor_lock)) {
-        if ((!rt->stuck_signal || ask(v, moved, now, &where)) && a_load_rlx(&v->reported) != moved) {
-            bool still = a_load_rlx(&v->tick) + a_load_rlx(&v->turns) == moved && a_load_acq(&v->shown) == t;
-            if (still) {
-                a_store_rlx(&v->reported, moved);
-                reported = true;
-            }
-        }
-        if (reported) report(w, v, t, callback, stood, where);
-        if (where) heist__where_done(&v->where);
-        heist__spin_unlock(&v->monitor_lock);
+    bool tells = (!rt->stuck_signal || ask(v, what, now, &where)) && running_now(v) == what;
+    if (tells) {
+        v->reported = what;
+        report(w, v, t, callback, stood, where);
     }
+    if (where) heist__where_done(&v->where);
     if (t) heist_unref(t);
-    return reported;
+    return tells;
+}
+
+bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t now) {
+    if (!heist__spin_trylock(&v->monitor_lock)) return false; /* another one looks, or reports */
+    bool told = look(w, v, now);
+    heist__spin_unlock(&v->monitor_lock);
+    return told;
 }

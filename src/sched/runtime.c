@@ -187,7 +187,8 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         loop->max_inbox = opts->max_inbox;
         loop->handler = opts->exception_handler;
         loop->handler_user = opts->exception_user;
-        a_store_rlx(&loop->debug, (opts->flags & HEIST_RUNTIME_DEBUG) != 0); /* rlx: not published yet */
+        a_store_rlx(&loop->debug, (opts->flags & HEIST_RUNTIME_DEBUG ? HEIST__DEBUG : 0) |
+                                      (rt->stuck_after_ns != INT64_MAX ? HEIST__MONITORED : 0)); /* rlx: not published yet */
     }
     if (!err && watched) rt->worker[rt->regular]->loop->home = rt->worker[0]->loop;
     int signal_number = rt->stuck_after_ns != INT64_MAX ? opts->stuck_signal : 0;

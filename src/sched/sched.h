@@ -56,7 +56,6 @@ struct heist__worker {
     bool quiet;        /* its last sleep as a sentinel ended by itself */
     bool owes_watch;   /* it was called to be one, and has not slept since */
     bool trimming;     /* idle stacks go back to the kernel, some at each time-out */
-    unsigned since_look;      /* steps since the clock was read for that */
     int64_t next_look_ns;     /* when a worker that runs looks after the others */
     int64_t next_rescue_ns;   /* the next deadline of those that were stuck at its last look */
     _Atomic(int) *until;      /* what ends run_until_complete */
@@ -72,10 +71,11 @@ struct heist__worker {
     /* shared: by those who look whether it is stuck */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) seen; /* tick and turns at the last look */
     _Atomic(int64_t) seen_since;                             /* when they were first seen so */
-    _Atomic(uint64_t) reported;      /* tick and turns when it was last reported */
-    struct heist__spin monitor_lock; /* only tried */
-    _Atomic(uint64_t) asked_for;     /* tick and turns when its stack was asked for, and when that was */
-    _Atomic(int64_t) asked_at;
+    struct heist__spin monitor_lock; /* only tried; of the next five */
+    uint64_t watched, reported;      /* what it ran at the monitor's last look, and when it was last reported */
+    int64_t watched_since;
+    uint64_t asked_for; /* what it ran when its stack was asked for, and when that was */
+    int64_t asked_at;
     struct heist__where where;
 
     /* last in first out: fresh tasks, and those woken by the task that runs */
@@ -149,7 +149,7 @@ bool heist__search(struct heist__worker *w);
 /* Sleeps until something may have come. */
 void heist__sleep(struct heist__worker *w);
 /* Now and then, by a worker that runs, when no sentinel does; and whether a turn ought to end for it. */
-bool heist__time_to_look(struct heist__worker *w, unsigned ran);
+bool heist__time_to_look(struct heist__worker *w);
 void heist__look_after_others(struct heist__worker *w);
 /* Work came for one that owes a watch: calls another. */
 void heist__watch_handed_on(struct heist__worker *w);
@@ -161,8 +161,8 @@ void heist__spare_turn(struct heist__worker *w);
 
 /* ---- monitor.c ---- */
 
-/* v has not moved for `stood` ns: reports it when that is too long; true when a handler was called.  By w. */
-bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t stood, int64_t now);
+/* w's look at v: reports it when it has run one task or callback too long; true when a handler was called. */
+bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t now);
 
 /* ---- spawn.c ---- */
 

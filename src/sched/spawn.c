@@ -295,19 +295,24 @@ void heist__step(struct heist__worker *w, heist_task *t) {
     struct heist__self *self = w->self;
     a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
     t->budget = HEIST__TASK_BUDGET;
-    bool debug = heist_unlikely(a_load_rlx(&loop->debug)); /* rlx: a setting */
+    int watched = a_load_rlx(&loop->debug); /* rlx: a setting */
     for (;;) {
-        int64_t start = debug ? heist__clock_now(loop->clock) : 0;
-        if (heist_unlikely(debug)) w->locks_watch = heist__held_begin();
+        int64_t start = 0;
+        if (heist_unlikely(watched)) {
+            a_store_rel(&w->shown, t); /* rel: pairs with the monitor */
+            if (watched & HEIST__DEBUG) {
+                start = heist__clock_now(loop->clock);
+                w->locks_watch = heist__held_begin();
+            }
+        }
         self->task = t;
-        a_store_rel(&w->shown, t); /* rel: pairs with the monitor */
         a_store_rlx(&t->running, 1); /* rlx: for reports */
         void *left = heist__coro_enter(&w->host, t->coro, t);
         t = self->task; /* one that runs in place leaves in its own name, and its awaiter comes back in its own */
         self->task = NULL;
-        a_store_rlx(&w->shown, NULL); /* rlx: for the monitor */
         a_store_rlx(&t->running, 0);
-        if (heist_unlikely(debug)) {
+        if (heist_unlikely(watched)) a_store_rlx(&w->shown, NULL); /* rlx: for the monitor */
+        if (heist_unlikely(watched & HEIST__DEBUG)) {
             int64_t took = heist__clock_now(loop->clock) - start;
             if (took >= a_load_rlx(&loop->slow_ns)) report_slow(w, t, took);
             if (w->locks_watch && left == LEFT_FOR_GOOD)
@@ -361,7 +366,8 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
     uint64_t fp;
     /* rlx, as the next: our own deque; the pop decides. */
     if (!w->in_place || t->pinned || !heist__deque_newest_is(&w->stack, f)) return false;
-    if (heist_unlikely(a_load_rlx(&w->loop->debug)) || !room_for(t, f)) return false; /* rlx: a setting */
+    /* Each step of its own, where each is looked at.  rlx: a setting */
+    if (heist_unlikely(a_load_rlx(&w->loop->debug)) || !room_for(t, f)) return false;
     if (heist_unlikely((fp = heist__ctx_fp()) != heist__ctx_fp_of(w->host.sp))) return false;
     if (heist_unlikely(heist__coro_in_exception(&w->host))) return false; /* it would find its awaiter's */
     if (w->alone) {
@@ -386,7 +392,6 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
         f->budget = HEIST__TASK_BUDGET;
         a_store_rlx(&f->running, 1);
         self->task = f;
-        a_store_rel(&w->shown, f); /* rel: pairs with the monitor */
         run_body(f);
         self = heist__self(); /* another thread, perhaps */
         if (heist_unlikely(heist__ctx_fp() != fp)) heist__ctx_set_fp(fp);
@@ -396,7 +401,6 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
     self->task = NULL;
     end(self->worker, f);
     self->task = t;
-    a_store_rel(&self->worker->shown, t); /* rel: pairs with the monitor */
     a_store_rlx(&t->running, 1);
     a_store_rlx(&t->awaiting, NULL); /* rlx: only a hint to cancellers, who look twice */
     return true;

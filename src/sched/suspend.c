@@ -18,7 +18,7 @@ void heist__suspend(bool (*commit)(heist_task *t, void *arg), void *arg) {
 
 /* A callback that may not suspend tries to; debug mode says so. */
 static HEIST_COLD int wrong_place(heist_loop *loop) {
-    if (a_load_rlx(&loop->debug)) { /* rlx: a setting */
+    if (a_load_rlx(&loop->debug) & HEIST__DEBUG) { /* rlx: a setting */
         heist_report report = HEIST_REPORT_INIT;
         report.message = "a call that may suspend was made in a callback";
         report.code = HEIST_ENOTINCORO;

@@ -62,17 +62,22 @@ static unsigned run_stack(struct heist__worker *w, bool timed) {
     return ran;
 }
 
+/* Steps between two looks at what else there is to do, within a turn. */
+#define LOOK_STEPS 16
+
 static unsigned run_tasks(struct heist__worker *w) {
     heist_loop *loop = w->loop;
     bool timed = a_load_rlx(&loop->watched) || a_load_rlx(&loop->armed); /* rlx: see loop.h */
-    unsigned ran = 0, round;
+    unsigned ran = 0, round, look = LOOK_STEPS;
     do {
         round = run_queue(w);
         if (!heist__deque_empty(&w->stack)) round += run_stack(w, timed);
         ran += round;
-        /* Steps may be long: whoever came from outside does not wait for 64 of them. */
-    } while (round && ran < HEIST__TURN_STEPS && !timed && heist__mpsc_empty(&w->rt->inject) &&
-             heist__mpsc_empty(&loop->inbox) && !heist__time_to_look(w, round));
+        if (ran >= look) { /* steps may be long: who came from outside does not wait for all of a turn */
+            look = ran + LOOK_STEPS;
+            if (!heist__mpsc_empty(&w->rt->inject) || !heist__mpsc_empty(&loop->inbox) || heist__time_to_look(w)) break;
+        }
+    } while (round && ran < HEIST__TURN_STEPS && !timed);
     loop->since_poll += timed && ran ? HEIST__TURN_STEPS : ran;
     return ran;
 }

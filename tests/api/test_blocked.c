@@ -474,6 +474,36 @@ static void each_time_is_reported_once(void **state) {
     assert_int_equal(latch_count(&t.reports), 2);
 }
 
+/* Two callbacks of one turn are two times: the second was once taken for the first, which had been told. */
+static int culprit_first(void *arg) {
+    struct told *t = arg;
+    if (!latch_wait(&t->reports, 1)) t->failed++;
+    return 0;
+}
+static int culprit_second(void *arg) {
+    struct told *t = arg;
+    if (!latch_wait(&t->reports, 2)) t->failed++;
+    return 0;
+}
+static int post_two(void *arg) {
+    struct told *t = arg;
+    heist_loop *loop = NULL;
+    int err = heist_get_running_loop(&loop);
+    if (!err) err = heist_loop_call_soon(loop, culprit_first, t, NULL, NULL);
+    if (!err) err = heist_loop_call_soon(loop, culprit_second, t, NULL, NULL);
+    return err;
+}
+
+static void second_callback_of_a_turn_is_reported_too(void **state) {
+    (void)state;
+    struct told t = {.reports = LATCH_INIT};
+    heist_runtime *rt = runtime(harness_workers(), 0, 0.01, 0, on_report, &t);
+    assert_int_equal(heist_loop_call_soon(heist_runtime_loop(rt, 0), post_two, &t, NULL, NULL), 0);
+    assert_true(latch_wait(&t.reports, 2));
+    harness_runtime_end(rt);
+    assert_int_equal(t.failed, 0);
+}
+
 /* ---- the signal is a good guest ---- */
 
 static volatile sig_atomic_t passed;
@@ -579,6 +609,7 @@ int main(void) {
         API_TEST(report_has_the_stack_when_a_signal_is_given),
         API_TEST(monitor_of_one_worker_takes_nothing_over),
         API_TEST(each_time_is_reported_once),
+        API_TEST(second_callback_of_a_turn_is_reported_too),
         API_TEST(other_uses_of_the_signal_reach_the_earlier_handler),
         API_TEST(deaf_task_is_reported_without_a_stack),
         API_TEST(wrong_options_are_refused),
