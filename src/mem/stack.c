@@ -278,9 +278,10 @@ static bool publish_arena(struct heist__arena *a) {
     while (slot < used && a_load_rlx(&ranges[slot].lo) != 0) slot++; /* rlx: likewise */
     if (slot == MAX_ARENAS) return false;
     a->slot = slot;
-    /* rlx, then rel: whoever reads this lo (acquire, contains_guard) sees these two. */
-    a_store_rlx(&ranges[slot].hi, (uintptr_t)a->base + ((uintptr_t)a->count << class_shift(a->klass)));
-    a_store_rlx(&ranges[slot].shift, class_shift(a->klass));
+    /* rel: whoever reads this lo (acquire, contains_guard) sees these two; and whoever reads one of these two does
+     * not read the old lo after it. */
+    a_store_rel(&ranges[slot].hi, (uintptr_t)a->base + ((uintptr_t)a->count << class_shift(a->klass)));
+    a_store_rel(&ranges[slot].shift, class_shift(a->klass));
     a_store_rel(&ranges[slot].lo, (uintptr_t)a->base);
     /* rel pairs with the acquire in contains_guard: an entry below the count is written. */
     if (slot == used) a_store_rel(&ranges_used, used + 1);

@@ -332,14 +332,22 @@ struct run_main {
     void *arg;
     void *result;
     int code;
+    bool ran;
+    heist_runtime *rt;
 };
 
 static int run_main_body(void *arg, void **out) {
     (void)out;
     struct run_main *m = arg;
+    m->ran = true;
     m->code = m->fn(m->arg, &m->result);
-    heist__closing_begin(heist__self()->worker->rt);
     return m->code;
+}
+
+/* Also when there was no stack for it, and it never ran. */
+static void run_main_ended(void *arg) {
+    struct run_main *m = arg;
+    heist__closing_begin(m->rt);
 }
 
 int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opts, void **out) {
@@ -355,14 +363,16 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     if (err) return err;
     struct heist__worker *w = rt->worker[0];
     w->thread = pthread_self();
-    struct run_main m = {main_fn, arg, NULL, 0};
+    struct run_main m = {main_fn, arg, NULL, 0, false, rt};
+    heist_task_options task_opts = HEIST_TASK_OPTIONS_INIT;
+    task_opts.arg_free = run_main_ended;
     heist_task *t = NULL;
     thread_init(w);
     heist__worker_enter(w);
     err = start_threads(rt, 1);
     bool started = !err;
     if (started) {
-        err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, NULL, &t);
+        err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, &task_opts, &t);
         if (err) heist__closing_begin(rt);
         heist__worker_run(w);
     }
@@ -374,7 +384,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     }
     if (t) {
         int fatal = a_load_sc(&rt->fatal);
-        err = fatal ? fatal : m.code;
+        err = fatal ? fatal : m.ran ? m.code : heist_future_result(t, NULL);
         heist_exception unused = HEIST_EXCEPTION_INIT;
         heist_future_exception(t, &unused); /* main's failure is told by the return value */
         if (!err && out) *out = m.result;

@@ -32,7 +32,10 @@ static bool ask(void *object, void *arg) {
     return true;
 }
 
-void heist__cancel_all(heist_runtime *rt) { heist__slab_each(HEIST__SLAB_FUTURE, ask, rt); }
+void heist__cancel_all(heist_runtime *rt) {
+    a_fence_sc(); /* pairs with born_outside: the walk sees the task, or the second look there sees the close */
+    heist__slab_each(HEIST__SLAB_FUTURE, ask, rt);
+}
 
 static void wake_all(heist_runtime *rt) {
     for (int i = 0; i < rt->workers; i++) heist__loop_wake(rt->worker[i]->loop);
