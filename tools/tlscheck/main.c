@@ -114,8 +114,9 @@ static void print_text(const struct images *images, const struct findings *findi
         printf("    %s: %s%s%s after that\n", use, it->how, it->passed_to ? " " : "", it->passed_to ? it->passed_to : "");
         printf("    in %s\n", f->image->name);
     }
-    printf("%zu findings in %zu functions of %zu %s; %zu calls through pointers were not followed\n", findings->count,
-           functions, images->count, images->count == 1 ? "file" : "files", unknown_calls(images));
+    printf("%zu %s in %zu functions of %zu %s; %zu calls through pointers were not followed\n", findings->count,
+           findings->count == 1 ? "finding" : "findings", functions, images->count, images->count == 1 ? "file" : "files",
+           unknown_calls(images));
 }
 
 int main(int argc, char **argv) {
