@@ -301,6 +301,26 @@ static void live_on_loop(struct life *l, enum shape shape) {
     heist_unref(t);
 }
 
+/* Counters of workers, added up by many threads; the report wants them in one place. */
+static struct {
+    _Atomic(uint64_t) steps, stolen, callbacks, timers, io_events, inbox, sleeps, wakeups;
+} counters;
+
+static void add_counters(heist_runtime *rt) {
+    for (int w = 0; w < heist_runtime_workers(rt); w++) {
+        heist_worker_stats st = HEIST_WORKER_STATS_INIT;
+        if (heist_runtime_stats(rt, w, &st) < 0) continue;
+        s_add(&counters.steps, st.steps);
+        s_add(&counters.stolen, st.stolen);
+        s_add(&counters.callbacks, st.callbacks);
+        s_add(&counters.timers, st.timers);
+        s_add(&counters.io_events, st.io_events);
+        s_add(&counters.inbox, st.inbox);
+        s_add(&counters.sleeps, st.sleeps);
+        s_add(&counters.wakeups, st.wakeups);
+    }
+}
+
 static void one_life(struct maker *m, struct stress_rng *rng) {
     struct life l = {.maker = m, .rng = stress_stream(rng, 1), .fd = -1};
     enum shape shape = (enum shape)stress_below(rng, SHAPES);
@@ -337,6 +357,7 @@ static void one_life(struct maker *m, struct stress_rng *rng) {
             do err = heist_runtime_close(l.rt, stress_chance(rng, 50) ? HEIST_FOREVER : 0.001);
             while (err == -ETIMEDOUT);
             stress_check(err == 0, "close answered %s", heist_error_name(err));
+            add_counters(l.rt);
             heist_runtime_unref(l.rt);
         } else if (well) {
             live_on_loop(&l, shape);
@@ -346,6 +367,7 @@ static void one_life(struct maker *m, struct stress_rng *rng) {
                 err = heist_loop_close(l.loop);
             }
             stress_check(err == 0, "closing a loop answered %s", heist_error_name(err));
+            add_counters(heist_loop_runtime(l.loop));
             heist_loop_unref(l.loop);
         }
     }
@@ -399,6 +421,14 @@ int main(int argc, char **argv) {
     for (int i = 0; i < WORKS; i++)
         stress_note("%-28s done %" PRIu64 ", not for want %" PRIu64, work_name[i], s_get(&worked[i]),
                     s_get(&gave_up[i]));
+    stress_totals.steps = s_get(&counters.steps);
+    stress_totals.stolen = s_get(&counters.stolen);
+    stress_totals.callbacks = s_get(&counters.callbacks);
+    stress_totals.timers = s_get(&counters.timers);
+    stress_totals.io_events = s_get(&counters.io_events);
+    stress_totals.inbox = s_get(&counters.inbox);
+    stress_totals.sleeps = s_get(&counters.sleeps);
+    stress_totals.wakeups = s_get(&counters.wakeups);
     stress_note("blocks refused %" PRIu64, stress_blocks_refused());
     return stress_end();
 }

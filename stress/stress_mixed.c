@@ -593,7 +593,11 @@ static bool perform(struct actor *a, enum op op) {
     case SLEEP:
         until = heist_time() + moment(a, 5000);
         err = heist_sleep_until(until);
-        if (err == 0) stress_check(heist_time() >= until - 1e-8, "a sleep was early by %.9f s", until - heist_time());
+        if (err == 0) {
+            double late = heist_time() - until;
+            stress_check(late >= -1e-8, "a sleep was early by %.9f s", -late);
+            stress_latency(late);
+        }
         return well(a, "a sleep", err, 0, 0);
     case YIELD: return well(a, "a yield", heist_yield(), 0, 0);
     case SEND: return send_one(a, false);
