@@ -41,22 +41,31 @@ static void make(void) {
 
 static double at_ns(int64_t ns) { return (double)ns / 1e9; }
 
-/* n callbacks at rising deadlines that are due already, armed in loop 0. */
-static void with_timers(int n) {
+/* n callbacks at rising deadlines, armed in loop 0. */
+static void with_timers(int n, int64_t first_ns, int64_t apart_ns) {
     make();
     heist_call_options o = HEIST_CALL_OPTIONS_INIT;
     o.arg_free = count_free;
     for (int i = 0; i < n; i++)
-        model_assert(heist_loop_call_at(rt->worker[0]->loop, at_ns(1000 + i), callback, (void *)(intptr_t)i, &o, &handle[i]) == 0);
+        model_assert(heist_loop_call_at(rt->worker[0]->loop, at_ns(first_ns + i * apart_ns), callback, (void *)(intptr_t)i, &o, &handle[i]) == 0);
     heist__worker_enter(rt->worker[0]);
     heist__loop_take_inbox(rt->worker[0]->loop);
     heist__loop_run_ready(rt->worker[0]->loop); /* arms them */
     heist__worker_leave(rt->worker[0]);
 }
-static void setup_1(void) { with_timers(1); }
-static void setup_2(void) { with_timers(2); }
-static void setup_3(void) { with_timers(3); }
+/* Due already. */
+static void setup_1(void) { with_timers(1, 1000, 1); }
+static void setup_2(void) { with_timers(2, 1000, 1); }
+static void setup_3(void) { with_timers(3, 1000, 1); }
+/* Due one after the other, as the clock is read. */
+static void setup_rising(void) { with_timers(3, model_now_ns() + 150000, 25000); }
 
+static void owner_turns_often(void) {
+    struct heist__worker *w = rt->worker[0];
+    heist__worker_enter(w);
+    for (int i = 0; i < 8; i++) heist__worker_turn(w, 0);
+    heist__worker_leave(w);
+}
 static void owner_turns(void) {
     struct heist__worker *w = rt->worker[0];
     heist__worker_enter(w);
@@ -72,6 +81,7 @@ static void rescue(int times) {
     w->polling = false;
     heist__worker_leave(w);
 }
+static void rescues_often(void) { rescue(6); }
 static void rescues(void) { rescue(1); }
 static void rescues_twice(void) { rescue(2); }
 static void cancels_0(void) { cancelled[0] = heist_handle_cancel(handle[0]); }
@@ -83,7 +93,7 @@ static void submits_late(void) {
 static void check_timers(void) {
     /* What stands in the inbox yet, run by the owner. */
     heist__worker_enter(rt->worker[0]);
-    for (int i = 0; i < 3; i++) heist__worker_turn(rt->worker[0], 0);
+    for (int i = 0; i < 20; i++) heist__worker_turn(rt->worker[0], 0);
     heist__worker_leave(rt->worker[0]);
     int last = -1;
     for (int i = 0; i < ran_count; i++)
@@ -176,6 +186,12 @@ static void check_wait(void) {
     played_end();
 }
 
+static void check_alone(void) {
+    model_assert(timed_out);
+    heist_unref(f);
+    check_wait();
+}
+
 /* ---- the edge ---- */
 
 /* The owner falls asleep, in its poll set, while the rescuer looks there and somebody submits. */
@@ -200,11 +216,13 @@ int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"one timer", setup_1, {owner_turns, rescues}, check_timers, {3, 1}, {4, 2}, true},
         {"three timers keep their order", setup_3, {owner_turns, rescues_twice}, check_timers, {2, 1}, {4, 1}, true},
+        {"timers that fall due one by one", setup_rising, {owner_turns_often, rescues_often}, check_timers, {2, 0}, {3, 0}, true},
         {"a cancel between", setup_2, {owner_turns, rescues, cancels_0}, check_timers, {2, 0}, {3, 1}, true},
         {"a cancel of the second, and a submission", setup_2, {owner_turns, rescues, cancels_1, submits_late}, check_timers, {1, 0}, {2, 0}, true},
         {"a sleeper", setup_sleeper, {owner_works, rescuer_works}, check_wait, {1, 0}, {2, 0}, false},
         {"a deadline against completion", setup_waiter, {owner_works, rescuer_works, completes}, check_wait, {1, 0}, {1, 1}, false},
         {"a deadline that is past already", setup_past, {owner_works, rescuer_works, completes}, check_wait, {1, 1}, {2, 0}, false},
+        {"a deadline that is past, and nothing else", setup_past, {owner_works, rescuer_works}, check_alone, {2, 0}, {3, 0}, false},
         {"the edge of a wake-up", setup_edge, {owner_sleeps, rescues_twice, submits_late}, check_edge, {2, 0}, {3, 0}, true},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

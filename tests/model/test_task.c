@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "model/played.h"
+#include "task/state.h"
 
 static heist_task *task, *inner;
 static heist_future *f;
@@ -107,6 +108,23 @@ static int awaits_then_makes_another(void *arg, void **out) {
     return last_call(rc);
 }
 
+/* Futures come and go in one place, while somebody walks over all of them. */
+static int makes_one_after_the_other(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_future *first, *second;
+    model_assert(heist_future_new(NULL, &first) == 0);
+    heist_unref(first);
+    model_assert(heist_future_new(NULL, &second) == 0);
+    int rc = heist_yield();
+    model_assert(heist_future_state(second) == HEIST_PENDING);
+    uint64_t references = heist__refs(a_load_rlx(&second->word));
+    model_assert(references == 1 || references == 2); /* ours, and the walk's */
+    model_assert(heist_future_set_result(second, &value, NULL) == 0);
+    heist_unref(second);
+    ended = 1;
+    return rc;
+}
+
 static int awaits_for_outer(void *arg, void **out) {
     (void)arg, (void)out;
     int rc = heist_await(f, NULL);
@@ -143,6 +161,7 @@ static void setup_another(void) {
     with_future(awaits_then_makes_another, 1);
     heist_ref(f);
 }
+static void setup_walk(void) { begin(makes_one_after_the_other, 0); }
 static void setup_sleeps(void) { begin(sleeps, 1); }
 static void setup_returns(void) { begin(returns, 2); }
 static void setup_chain(void) { with_future(awaits_task, 1), heist_ref(f); }
@@ -196,6 +215,13 @@ static void send(void) {
 static void looks_and_lets_go(void) {
     model_assert(heist_future_is_task(task) && heist_future_loop(task) == rt->worker[0]->loop);
     heist_unref(task);
+}
+static void walks(void) {
+    heist_task **list;
+    size_t n;
+    model_assert(heist_runtime_all_tasks(rt, &list, &n) == 0 && n <= 1);
+    model_assert(n == 0 || list[0] == task);
+    heist_task_list_free(list, n);
 }
 static void await_it(void) {
     void *p = NULL;
@@ -294,6 +320,7 @@ int main(int argc, char **argv) {
         {"cancel against the end, and the last reference", setup_returns, {worker, cancel, let_go}, check_returns, {2, 1}, {4, 1}},
         {"the last reference, whoever has it", setup_unheld, {worker, cancel, looks_and_lets_go}, check_unheld, {2, 1}, {3, 1}},
         {"a stranger in the place of what was awaited", setup_another, {worker, complete, cancel}, check_another, {2, 0}, {3, 0}},
+        {"a walk over all tasks", setup_walk, {worker, walks}, check_returns, {2, 0}, {3, 0}},
         {"await against the end, and the last reference", setup_returns, {worker, await_it, let_go}, check_returns, {2, 0}, {2, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

@@ -29,7 +29,7 @@
  * mutant ANNOUNCE_REL      `sleeping` is stored with release: it may pass the look
  * mutant PUSH_REL          the injection is a release store: it may pass the waker's looks
  * mutant WAKE_FIRST        loop_push looks at the sleeper before it pushes
- * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again
+ * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again (SUBMITTERS=2)
  * mutant TAKE_STORE        a waker takes ASLEEP by a load and a store
  * mutant UNANNOUNCE_DROPS  the sleeper forgets that its waker counted it as searching
  * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (MAKES=1 SENTINEL)

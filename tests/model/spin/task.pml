@@ -4,7 +4,7 @@
  * A task T awaits a future F, with a plain await or (-DUNTIL) with a deadline that may pass at any time
  * or never; then it makes one more suspending call and ends.  F is a task asleep that is woken at some time
  * or never, or (-DPLAIN) a future that somebody sets or never sets.  A canceller may cancel T.  With -DSECOND
- * another task awaits F too.  Everybody drops its reference when it is done with it; the memory of F is
+ * another task awaits F too; with -DWALK somebody looks at all objects.  Everybody drops its reference when it is done with it; the memory of F is
  * born again as a stranger's at any time after its death (the slab is type-stable).
  *
  * One step is one sequentially consistent operation.  The store of `awaiting` may stay in a store buffer
@@ -23,6 +23,7 @@
  * verify -DPLAIN
  * verify -DPLAIN -DUNTIL
  * verify -DSECOND
+ * verify -DWALK
  *
  * mutant WAKE_BEFORE_DONE   publish makes the waiters ready before the word is DONE
  * mutant NODE_AFTER_WAKE    publish reads the node of a waiter after it woke it (UNTIL)
@@ -40,7 +41,7 @@
  * mutant NO_TAKE            a request is delivered without taking it (UNTIL)
  * mutant NO_CLAIM           completers of a plain future do not claim it (PLAIN)
  * mutant TRY_REF_DONE       try_ref takes a reference to a done future
- * mutant UNREF_PENDING      the last holder frees a pending future without a locked operation (PLAIN)
+ * mutant UNREF_PENDING      the last holder frees a pending future without a locked operation (PLAIN UNTIL WALK)
  * mutant DROP_THEN_DONE     the completer drops its reference before it sets F_DONE */
 
 #define T 0
@@ -572,6 +573,14 @@ proctype future_f() {
 #endif
 }
 
+#ifdef WALK
+proctype walker() { /* over all tasks and futures, at any time */
+    bool ok, x;
+    try_ref(F, ok);
+    if :: ok -> unref(F) :: else fi
+}
+#endif
+
 #ifdef SECOND
 proctype second() {
     byte next = NONE, who;
@@ -623,6 +632,9 @@ init {
 #ifdef SECOND
         refs[F]++;
         run second();
+#endif
+#ifdef WALK
+        run walker();
 #endif
 #ifdef UNTIL
         run timer();
