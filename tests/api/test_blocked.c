@@ -264,6 +264,7 @@ static int main_is_held(void *arg, void **out) {
     int err = heist_get_running_loop(&loop);
     if (!err) err = heist_loop_create_task(loop, hold_for_place, arg, &pinned, &task);
     if (!err) err = heist_await(task, NULL);
+    while (!err && latch_count(&((struct placed *)arg)->done) < 3) err = heist_sleep(0.001); /* all of it has run */
     heist_unref(task);
     return err;
 }
