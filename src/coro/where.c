@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <unwind.h>
 
+#include "base/fork.h"
 #include "base/macros.h"
 
 /* By signal.  An entry is written under the lock, and not while our handler stands there. */
@@ -83,6 +84,10 @@ static void pass_on(int sig, siginfo_t *info, void *context) {
 static void on_signal(int sig, siginfo_t *info, void *context) {
     int saved = errno;
     struct heist__where *w = mine;
+    if (info->si_code == SI_QUEUE && w && info->si_value.sival_ptr == w && heist__forked()) {
+        errno = saved; /* asked of the parent: a detector held it back over the fork */
+        return;
+    }
     bool ours = info->si_code == SI_QUEUE && info->si_pid == getpid();
     if (ours && w && info->si_value.sival_ptr == w) {
         a_sub_rlx(&under_way, 1); /* rlx, as all of it: a count */
