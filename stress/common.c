@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <malloc.h>
@@ -68,9 +69,9 @@ static struct {
         char label[32];
     } runtimes[RUNTIMES];
     void (*dump)(FILE *);
-    FILE *samples;     /* --samples, or NULL */
+    int samples;       /* --samples: a descriptor, or -1.  No stream: a forked child would write its buffer again */
     double sampled_at; /* after a round */
-} run = {.books = PTHREAD_MUTEX_INITIALIZER, .phase = "begin", .round = -1, .failed_round = -1};
+} run = {.books = PTHREAD_MUTEX_INITIALIZER, .samples = -1, .phase = "begin", .round = -1, .failed_round = -1};
 
 static const char *provocation; /* --provoke, or NULL */
 static _Atomic(int) failures;
@@ -444,20 +445,19 @@ static size_t tasks_alive(void) { /* under books */
 /* kind: `live`, at any moment, or `round`, when a round has given everything back; those show a drift. */
 static void sample(const char *kind) { /* under books */
     struct census c = take_census();
-    fprintf(run.samples, "%.2f,%s,%ld,%zu,%ld,%ld,%ld,%zu,%" PRIu64 "\n", stress_now() - run.begun, kind, c.rss_kib,
+    dprintf(run.samples, "%.2f,%s,%ld,%zu,%ld,%ld,%ld,%zu,%" PRIu64 "\n", stress_now() - run.begun, kind, c.rss_kib,
             c.heap / 1024, c.fds, c.threads, c.mappings, tasks_alive(), progress_sum());
-    fflush(run.samples);
 }
 
 static void open_samples(const char *path) {
-    run.samples = fopen(path, "we");
-    if (!run.samples) stress_die("%s: %s", path, strerror(errno));
-    fputs("seconds,kind,rss_kib,heap_kib,descriptors,threads,mappings,tasks,items\n", run.samples);
+    run.samples = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0644);
+    if (run.samples < 0) stress_die("%s: %s", path, strerror(errno));
+    dprintf(run.samples, "seconds,kind,rss_kib,heap_kib,descriptors,threads,mappings,tasks,items\n");
 }
 
 static void sample_round(void) {
     double now = stress_now();
-    if (!run.samples || now - run.sampled_at < 1) return;
+    if (run.samples < 0 || now - run.sampled_at < 1) return;
     run.sampled_at = now;
     malloc_trim(0); /* what malloc keeps for later is no drift */
     pthread_mutex_lock(&run.books);
@@ -508,7 +508,7 @@ static void *watchdog_main(void *unused) {
             last_line = items;
             line_at = now;
         }
-        if (run.samples && now - sample_at >= 1) {
+        if (run.samples >= 0 && now - sample_at >= 1) {
             pthread_mutex_lock(&run.books);
             sample("live");
             pthread_mutex_unlock(&run.books);
@@ -693,7 +693,7 @@ int stress_end(void) {
         stress_check(end.heap - run.settled.heap < (1u << 20), "%zu KiB of heap in use, %zu after the first round",
                      end.heap / 1024, run.settled.heap / 1024);
 #endif
-    if (run.samples) fclose(run.samples);
+    if (run.samples >= 0) close(run.samples);
     clear_line();
     int failed = s_get(&failures);
     uint64_t items = progress_sum();

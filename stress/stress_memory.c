@@ -212,7 +212,7 @@ static void one_round(struct stress_rng *r) {
     stack_bytes = stacks[stress_below(r, 3)];
     int workers = stress_draw_workers(r), spawners = stress_draw_threads(r, SPAWNERS);
     if (spawners > SPAWNERS) spawners = SPAWNERS;
-    bool inside = stress_chance(r, 50), trim = large && stress_chance(r, 70);
+    bool inside = stress_chance(r, 50);
     stress_settings("%u tasks with stacks of %zu KiB, %d workers, %d %s spawn; woken by %s", wanted, stack_bytes / 1024,
                     workers, spawners, inside ? "tasks" : "threads", way_name[way]);
     s_set(&next_task, 0);
@@ -285,7 +285,7 @@ static void one_round(struct stress_rng *r) {
         stress_wait_end(0);
         stress_check(s_get(&refused) || s_get(&ended) == s_get(&born), "%u tasks were born, %u ended", s_get(&born),
                      s_get(&ended));
-        if (trim) check_trimmed(&before, &peak);
+        if (large) check_trimmed(&before, &peak);
     }
     stress_runtime_end(rt);
     stress_wait_end(0);
