@@ -152,23 +152,29 @@ static void take_inbox(heist_loop *loop, bool locked) {
     if (heist__mpsc_empty(&loop->inbox)) return;
     size_t n = 0;
     struct heist__job *rescued = NULL; /* the latest first */
-    bool lock = !locked;
-    for (struct heist__mpsc_node *node = heist__mpsc_take(&loop->inbox), *next; node; node = next) {
-        next = node->next;
-        n++;
+    bool lock = !locked, taken_under_lock = locked;
+    struct heist__mpsc_node *node = heist__mpsc_take(&loop->inbox);
+    while (node) {
         struct heist__job *job = heist__job_of(node);
+        node = node->next;
+        n++;
         bool arriving = job->klass == &heist__handle_arriving;
         if (heist_likely(!arriving && job->klass != &heist__handle_rescued)) {
             heist__jobs_append(&loop->ready, job);
-            continue;
-        }
-        if (!locked) heist__spin_lock(&loop->timer_lock);
-        locked = true;
-        if (arriving) {
-            heist__handle_arm(heist_container_of(job, heist_handle, job), loop);
         } else {
-            job->node.next = rescued ? &rescued->node : NULL;
-            rescued = job;
+            if (!locked) heist__spin_lock(&loop->timer_lock);
+            locked = true;
+            if (arriving) {
+                heist__handle_arm(heist_container_of(job, heist_handle, job), loop);
+            } else {
+                job->node.next = rescued ? &rescued->node : NULL;
+                rescued = job;
+            }
+        }
+        /* Before we had the lock a rescuer may have taken out more, which leaves later and so goes back before. */
+        if (!node && rescued && !taken_under_lock) {
+            taken_under_lock = true;
+            if (!heist__mpsc_empty(&loop->inbox)) node = heist__mpsc_take(&loop->inbox);
         }
     }
     while (rescued) {
