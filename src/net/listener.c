@@ -104,6 +104,7 @@ static int accept_into(heist_listener *l, int64_t until, heist_conn *c) {
         if (err < 0) return err;
         struct sockaddr_storage peer;
         socklen_t length = sizeof(peer);
+        peer.ss_family = AF_UNSPEC;
         int fd = heist__sys_accept(l->fd, (struct sockaddr *)&peer, &length); /* non-blocking, close-on-exec */
         if (fd >= 0) {
             if (peer.ss_family != AF_UNIX) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* a failure costs delay, not truth */
