@@ -132,13 +132,13 @@ static void print_trace(void) {
         const char *name = strstr(e->name, "src/");
         fprintf(stderr, "  %*sT%d %s ", e->self * 4, "", e->self, name ? name + 4 : e->name);
         switch (e->kind) {
-        case MODEL_LOAD: fprintf(stderr, "load %s = %" PRIx64, orders[e->order], e->a); break;
-        case MODEL_STORE: fprintf(stderr, "store %s %" PRIx64, orders[e->order], e->a); break;
-        case MODEL_RMW: fprintf(stderr, "rmw %s %" PRIx64 " -> %" PRIx64, orders[e->order], e->a, e->b); break;
-        case MODEL_CAS: fprintf(stderr, "cas %s %" PRIx64 " -> %" PRIx64, orders[e->order], e->a, e->b); break;
-        case MODEL_CAS_FAILED: fprintf(stderr, "cas %s failed, found %" PRIx64, orders[e->order], e->a); break;
-        case MODEL_FENCE: fprintf(stderr, "fence"); break;
-        default: fprintf(stderr, "(%" PRIx64 ")", e->a);
+            case MODEL_LOAD: fprintf(stderr, "load %s = %" PRIx64, orders[e->order], e->a); break;
+            case MODEL_STORE: fprintf(stderr, "store %s %" PRIx64, orders[e->order], e->a); break;
+            case MODEL_RMW: fprintf(stderr, "rmw %s %" PRIx64 " -> %" PRIx64, orders[e->order], e->a, e->b); break;
+            case MODEL_CAS: fprintf(stderr, "cas %s %" PRIx64 " -> %" PRIx64, orders[e->order], e->a, e->b); break;
+            case MODEL_CAS_FAILED: fprintf(stderr, "cas %s failed, found %" PRIx64, orders[e->order], e->a); break;
+            case MODEL_FENCE: fprintf(stderr, "fence"); break;
+            default: fprintf(stderr, "(%" PRIx64 ")", e->a);
         }
         fprintf(stderr, "%s\n", e->stale ? "  STALE" : "");
     }
@@ -195,9 +195,9 @@ static void on_timer(int number) {
  * over the one that yields, until they have run (Musuvathi and Qadeer, "Fair stateless
  * model checking", 2008). */
 
-static unsigned before[MODEL_THREADS];  /* who goes before this one, while they can go */
-static unsigned could[MODEL_THREADS];   /* enabled ever since its last yield */
-static unsigned ran[MODEL_THREADS];     /* scheduled since its last yield */
+static unsigned before[MODEL_THREADS]; /* who goes before this one, while they can go */
+static unsigned could[MODEL_THREADS];  /* enabled ever since its last yield */
+static unsigned ran[MODEL_THREADS];    /* scheduled since its last yield */
 
 static unsigned enabled_set(void);
 
@@ -389,10 +389,8 @@ static void fiber_main(void *payload) {
     quiet = true;
     heist__parker_get();
     quiet = false;
-    if (f->plain_start)
-        f->plain_start();
-    else
-        f->start(f->arg);
+    if (f->plain_start) f->plain_start();
+    else f->start(f->arg);
     f->state = DONE;
     model_progress();
     leave(false);

@@ -12,11 +12,11 @@
 
 /* ---- explore.c ---- */
 
-extern bool model_active;  /* from setup to the end of check */
-extern int model_self;     /* the thread that runs, -1: setup, check, or no execution */
+extern bool model_active; /* from setup to the end of check */
+extern int model_self;    /* the thread that runs, -1: setup, check, or no execution */
 extern unsigned model_stale_left;
 extern bool model_blind; /* plain accesses are not looked at */
-extern char *model_tls; /* the thread-local variables: one address, and of each thread its own content */
+extern char *model_tls;  /* the thread-local variables: one address, and of each thread its own content */
 extern size_t model_tls_bytes;
 
 /* A place where another thread may go on, in front of an access that others can see. */

@@ -38,9 +38,9 @@ struct clock {
 };
 
 struct view {
-    struct clock hb;    /* happens before */
-    struct clock sc;    /* must not be missed since an sc fence, though it does not happen before */
-    uint64_t fence;     /* the last sc fence that happens before, in the order of sc steps */
+    struct clock hb; /* happens before */
+    struct clock sc; /* must not be missed since an sc fence, though it does not happen before */
+    uint64_t fence;  /* the last sc fence that happens before, in the order of sc steps */
 };
 
 struct store {
@@ -200,10 +200,8 @@ static struct block *block_at(uintptr_t address) {
     unsigned low = 0, high = block_count;
     while (low < high) {
         unsigned middle = (low + high) / 2;
-        if (blocks[middle].end <= address)
-            low = middle + 1;
-        else
-            high = middle;
+        if (blocks[middle].end <= address) low = middle + 1;
+        else high = middle;
     }
     return low < block_count && blocks[low].start <= address ? &blocks[low] : NULL;
 }
@@ -229,19 +227,19 @@ static void use_block(uintptr_t address, const char *what) {
 
 static uint64_t peek(const volatile void *p, unsigned bytes) {
     switch (bytes) {
-    case 1: return *(const volatile uint8_t *)p;
-    case 2: return *(const volatile uint16_t *)p;
-    case 4: return *(const volatile uint32_t *)p;
-    default: return *(const volatile uint64_t *)p;
+        case 1: return *(const volatile uint8_t *)p;
+        case 2: return *(const volatile uint16_t *)p;
+        case 4: return *(const volatile uint32_t *)p;
+        default: return *(const volatile uint64_t *)p;
     }
 }
 
 static void poke(volatile void *p, unsigned bytes, uint64_t v) {
     switch (bytes) {
-    case 1: *(volatile uint8_t *)p = (uint8_t)v; break;
-    case 2: *(volatile uint16_t *)p = (uint16_t)v; break;
-    case 4: *(volatile uint32_t *)p = (uint32_t)v; break;
-    default: *(volatile uint64_t *)p = v; break;
+        case 1: *(volatile uint8_t *)p = (uint8_t)v; break;
+        case 2: *(volatile uint16_t *)p = (uint16_t)v; break;
+        case 4: *(volatile uint32_t *)p = (uint32_t)v; break;
+        default: *(volatile uint64_t *)p = v; break;
     }
 }
 
@@ -284,10 +282,8 @@ static void note(struct location *l, const char *name, bool writes) {
     l->touched[slot()] = self()->now.hb.at[slot()];
     l->site = name;
     uint8_t me = (uint8_t)(1 << model_self);
-    if (writes)
-        l->writers |= me;
-    else
-        l->readers |= me;
+    if (writes) l->writers |= me;
+    else l->readers |= me;
     uint8_t all = l->readers | l->writers;
     if (!l->writers || !(all & (all - 1))) return;
     uintptr_t *c = contended_slot(l->address);
@@ -326,10 +322,8 @@ static void read_from(struct store *s, int order) {
     if (!s->seen[slot()]) s->seen[slot()] = t->now.hb.at[slot()];
     if (order == HEIST__ORDER_SC && !s->stamp) s->stamp = ++stamps;
     if (!s->releases) return;
-    if (acquires(order))
-        view_join(&t->now, &s->released);
-    else
-        view_join(&t->pending, &s->released);
+    if (acquires(order)) view_join(&t->now, &s->released);
+    else view_join(&t->pending, &s->released);
 }
 
 /* before: what a read-modify-write read, or NULL. */
@@ -404,8 +398,7 @@ uint64_t heist__model_load(const volatile void *p, unsigned bytes, int order, co
     struct store *s = &l->store[at];
     read_from(s, order);
     look(l, s->value);
-    if (shared)
-        model_trace(name, MODEL_LOAD, order, s->value, 0, at != newest);
+    if (shared) model_trace(name, MODEL_LOAD, order, s->value, 0, at != newest);
     return s->value;
 }
 
@@ -427,11 +420,11 @@ void heist__model_store(volatile void *p, unsigned bytes, uint64_t value, int or
 
 static uint64_t apply(int op, uint64_t old, uint64_t v) {
     switch (op) {
-    case HEIST__RMW_ADD: return old + v;
-    case HEIST__RMW_SUB: return old - v;
-    case HEIST__RMW_OR: return old | v;
-    case HEIST__RMW_AND: return old & v;
-    default: return v;
+        case HEIST__RMW_ADD: return old + v;
+        case HEIST__RMW_SUB: return old - v;
+        case HEIST__RMW_OR: return old | v;
+        case HEIST__RMW_AND: return old & v;
+        default: return v;
     }
 }
 
@@ -460,10 +453,8 @@ bool heist__model_cas(volatile void *p, unsigned bytes, void *expected, uint64_t
     if (model_self < 0) {
         if (model_active) use_block((uintptr_t)p, name);
         uint64_t old = peek(p, bytes);
-        if (old == want)
-            poke(p, bytes, value);
-        else
-            poke(expected, bytes, old);
+        if (old == want) poke(p, bytes, value);
+        else poke(expected, bytes, old);
         return old == want;
     }
     bool shared = is_contended(p);
@@ -487,12 +478,11 @@ bool heist__model_cas(volatile void *p, unsigned bytes, void *expected, uint64_t
     struct store before = l->store[at];
     int fail_order = order == HEIST__ORDER_AR ? HEIST__ORDER_ACQ : order == HEIST__ORDER_REL ? HEIST__ORDER_RLX : order;
     read_from(&l->store[at], succeeds ? order : fail_order);
-    if (succeeds)
-        write_to(l, p, value, order, &before);
-    else
-        poke(expected, bytes, before.value);
+    if (succeeds) write_to(l, p, value, order, &before);
+    else poke(expected, bytes, before.value);
     if (shared)
-        model_trace(name, succeeds ? MODEL_CAS : MODEL_CAS_FAILED, order, before.value, cut(value, bytes), at != newest);
+        model_trace(name, succeeds ? MODEL_CAS : MODEL_CAS_FAILED, order, before.value, cut(value, bytes),
+                    at != newest);
     return succeeds;
 }
 
@@ -639,8 +629,7 @@ void memory_block_gone(void *p, size_t bytes) {
         if (!l->address) continue;
         for (int s = 0; s < MODEL_SLOTS; s++)
             if (l->touched[s] && !happened(s, l->touched[s]))
-                model_fail("a block is freed, and a use of its atomic object does not happen before: %s",
-                           l->site);
+                model_fail("a block is freed, and a use of its atomic object does not happen before: %s", l->site);
     }
 }
 

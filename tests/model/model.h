@@ -1,6 +1,6 @@
 /* What a model test is written with.  See README.md for what is explored and what is not.
  *
- * A case has up to three threads that use the library's real sources.  The checker runs
+ * A case has up to four threads that use the library's real sources.  The checker runs
  * it again and again, once for each schedule with at most `preemptions` preemptions and
  * each choice of what loads read with at most `stale` reads of a store that is not the
  * newest, and stops the program at the first execution in which a claim fails, memory is
@@ -20,9 +20,9 @@ struct model_case {
     const char *name;
     void (*setup)(void); /* no thread runs yet; may be NULL */
     void (*thread[4])(void);
-    void (*check)(void); /* all threads have ended; frees what setup made; may be NULL */
+    void (*check)(void);               /* all threads have ended; frees what setup made; may be NULL */
     struct model_bounds shallow, deep; /* as a test of each build; as `./dev check` asks for it */
-    bool no_time; /* time-outs never come: who is not woken waits for ever, and is found */
+    bool no_time;                      /* time-outs never come: who is not woken waits for ever, and is found */
 };
 
 /* Explores all cases, or those named; with --deep to the deep bounds.  Prints a line for each.  The status

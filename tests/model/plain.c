@@ -26,9 +26,10 @@ void __tsan_func_exit(void) {}
     PLAIN(unaligned_write##bytes, bytes, true)                                                                         \
     PLAIN(volatile_read##bytes, bytes, false)                                                                          \
     PLAIN(volatile_write##bytes, bytes, true)
-WIDTH(1) WIDTH(2) WIDTH(4) WIDTH(8) WIDTH(16)
+WIDTH(1)
+WIDTH(2) WIDTH(4) WIDTH(8) WIDTH(16)
 
-void __tsan_read_range(void *p, unsigned long bytes);
+    void __tsan_read_range(void *p, unsigned long bytes);
 void __tsan_read_range(void *p, unsigned long bytes) { memory_plain(p, bytes, false, __builtin_return_address(0)); }
 void __tsan_write_range(void *p, unsigned long bytes);
 void __tsan_write_range(void *p, unsigned long bytes) { memory_plain(p, bytes, true, __builtin_return_address(0)); }
@@ -77,9 +78,10 @@ void *__tsan_memset(void *to, int byte, size_t bytes) { return memset(to, byte, 
         *at = v;                                                                                                       \
         return 1;                                                                                                      \
     }
-ATOMIC(8) ATOMIC(16) ATOMIC(32) ATOMIC(64)
+ATOMIC(8)
+ATOMIC(16) ATOMIC(32) ATOMIC(64)
 
-void __tsan_atomic_thread_fence(int order);
+    void __tsan_atomic_thread_fence(int order);
 void __tsan_atomic_thread_fence(int order) { (void)order; }
 void __tsan_atomic_signal_fence(int order);
 void __tsan_atomic_signal_fence(int order) { (void)order; }

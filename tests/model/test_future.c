@@ -13,8 +13,8 @@
 
 static heist_future *f;
 static int value[2], freed[2], won[2], cancel_won;
-static int code[4];   /* of each waiter */
-static int *seen[4];  /* its value */
+static int code[4];  /* of each waiter */
+static int *seen[4]; /* its value */
 static int called[2], dropped[2], removed;
 
 static void setup_n(int holders) {
@@ -140,15 +140,30 @@ int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"await against complete", setup_2, {await_0, complete_0}, check_one_outcome, {2, 2}, {3, 2}},
         {"two complete", setup_3, {complete_0, complete_1, polls}, check_one_outcome, {2, 1}, {3, 1}},
-        {"complete against cancel and await", setup_3, {complete_0, cancel, await_0}, check_one_outcome, {1, 1}, {2, 1}},
+        {"complete against cancel and await",
+         setup_3,
+         {complete_0, cancel, await_0},
+         check_one_outcome,
+         {1, 1},
+         {2, 1}},
         {"two await", setup_3, {await_0, await_1, complete_0}, check_one_outcome, {1, 0}, {2, 0}},
         {"a deadline against completion", setup_2, {await_until_0, complete_0}, check_deadline, {2, 1}, {3, 1}},
         {"a deadline, then without one", setup_2, {await_until_then_await, complete_0}, check_deadline, {2, 1}, {3, 1}},
-        {"a deadline beside another waiter", setup_3, {await_until_0, await_1, complete_0}, check_deadline, {1, 0}, {1, 1}},
+        {"a deadline beside another waiter",
+         setup_3,
+         {await_until_0, await_1, complete_0},
+         check_deadline,
+         {1, 0},
+         {1, 1}},
         {"the value is taken once", setup_2, {takes, complete_0}, check_one_outcome, {2, 1}, {3, 1}},
         {"who polls sees the whole outcome", setup_2, {polls, complete_0}, check_one_outcome, {3, 2}, {5, 3}},
         {"a callback against completion", setup_2, {add_callback, complete_0}, check_callbacks, {3, 2}, {5, 3}},
-        {"callbacks come and go", setup_3, {add_callback, add_and_remove_callback, complete_0}, check_callbacks, {1, 1}, {2, 1}},
+        {"callbacks come and go",
+         setup_3,
+         {add_callback, add_and_remove_callback, complete_0},
+         check_callbacks,
+         {1, 1},
+         {2, 1}},
         {"nobody completes it", setup_1, {add_callback}, check_abandoned, {1, 1}, {1, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

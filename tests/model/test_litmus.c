@@ -24,30 +24,81 @@ static void reset(void) {
 
 /* ---- store buffering: each stores and looks at the other's ---- */
 
-static void sb_rel_1(void) { a_store_rel(&x, 1); r1 = a_load_acq(&y); }
-static void sb_rel_2(void) { a_store_rel(&y, 1); r2 = a_load_acq(&x); }
-static void sb_sc_1(void) { a_store_sc(&x, 1); r1 = a_load_sc(&y); }
-static void sb_sc_2(void) { a_store_sc(&y, 1); r2 = a_load_sc(&x); }
-static void sb_fence_1(void) { a_store_rlx(&x, 1); a_fence_sc(); r1 = a_load_rlx(&y); }
-static void sb_fence_2(void) { a_store_rlx(&y, 1); a_fence_sc(); r2 = a_load_rlx(&x); }
-static void sb_half_2(void) { a_store_rlx(&y, 1); r2 = a_load_rlx(&x); }
+static void sb_rel_1(void) {
+    a_store_rel(&x, 1);
+    r1 = a_load_acq(&y);
+}
+static void sb_rel_2(void) {
+    a_store_rel(&y, 1);
+    r2 = a_load_acq(&x);
+}
+static void sb_sc_1(void) {
+    a_store_sc(&x, 1);
+    r1 = a_load_sc(&y);
+}
+static void sb_sc_2(void) {
+    a_store_sc(&y, 1);
+    r2 = a_load_sc(&x);
+}
+static void sb_fence_1(void) {
+    a_store_rlx(&x, 1);
+    a_fence_sc();
+    r1 = a_load_rlx(&y);
+}
+static void sb_fence_2(void) {
+    a_store_rlx(&y, 1);
+    a_fence_sc();
+    r2 = a_load_rlx(&x);
+}
+static void sb_half_2(void) {
+    a_store_rlx(&y, 1);
+    r2 = a_load_rlx(&x);
+}
 /* A fence on one side, sc operations on the other. */
-static void sb_mixed_2(void) { a_store_sc(&y, 1); r2 = a_load_sc(&x); }
+static void sb_mixed_2(void) {
+    a_store_sc(&y, 1);
+    r2 = a_load_sc(&x);
+}
 static void both_zero(void) { seen |= r1 == 0 && r2 == 0; }
 static void never_both_zero(void) { model_assert(r1 || r2); }
 
 /* ---- message passing ---- */
 
-static void mp_rel(void) { a_store_rlx(&x, 1); a_store_rel(&flag, 1); }
-static void mp_rlx(void) { a_store_rlx(&x, 1); a_store_rlx(&flag, 1); }
-static void mp_acq(void) { r1 = a_load_acq(&flag); r2 = a_load_rlx(&x); }
-static void mp_rlx_read(void) { r1 = a_load_rlx(&flag); r2 = a_load_rlx(&x); }
-static void mp_fence_read(void) { r1 = a_load_rlx(&flag); a_fence_sc(); r2 = a_load_rlx(&x); }
-static void mp_fence_write(void) { a_store_rlx(&x, 1); a_fence_sc(); a_store_rlx(&flag, 1); }
+static void mp_rel(void) {
+    a_store_rlx(&x, 1);
+    a_store_rel(&flag, 1);
+}
+static void mp_rlx(void) {
+    a_store_rlx(&x, 1);
+    a_store_rlx(&flag, 1);
+}
+static void mp_acq(void) {
+    r1 = a_load_acq(&flag);
+    r2 = a_load_rlx(&x);
+}
+static void mp_rlx_read(void) {
+    r1 = a_load_rlx(&flag);
+    r2 = a_load_rlx(&x);
+}
+static void mp_fence_read(void) {
+    r1 = a_load_rlx(&flag);
+    a_fence_sc();
+    r2 = a_load_rlx(&x);
+}
+static void mp_fence_write(void) {
+    a_store_rlx(&x, 1);
+    a_fence_sc();
+    a_store_rlx(&flag, 1);
+}
 /* A read-modify-write by a third goes on releasing. */
 static void mp_add(void) { a_add_rlx(&flag, 1); }
-static void mp_store(void) { if (a_load_rlx(&flag) == 1) a_store_rlx(&flag, 2); }
-static void mp_acq_two(void) { r1 = a_load_acq(&flag) == 2; r2 = a_load_rlx(&x); }
+static void mp_store(void) {
+    if (a_load_rlx(&flag) == 1) a_store_rlx(&flag, 2);
+}
+static void mp_acq_two(void) {
+    r1 = a_load_acq(&flag) == 2;
+    r2 = a_load_rlx(&x);
+}
 static void stale_message(void) { seen |= r1 == 1 && r2 == 0; }
 static void no_stale_message(void) { model_assert(r1 != 1 || r2 == 1); }
 
@@ -57,17 +108,35 @@ static void write_x(void) { a_store_rel(&x, 1); }
 static void write_y(void) { a_store_rel(&y, 1); }
 static void write_x_sc(void) { a_store_sc(&x, 1); }
 static void write_y_sc(void) { a_store_sc(&y, 1); }
-static void read_xy(void) { r1 = a_load_acq(&x); r2 = a_load_acq(&y); }
-static void read_yx(void) { r3 = a_load_acq(&y); r4 = a_load_acq(&x); }
-static void read_xy_sc(void) { r1 = a_load_sc(&x); r2 = a_load_sc(&y); }
-static void read_yx_sc(void) { r3 = a_load_sc(&y); r4 = a_load_sc(&x); }
+static void read_xy(void) {
+    r1 = a_load_acq(&x);
+    r2 = a_load_acq(&y);
+}
+static void read_yx(void) {
+    r3 = a_load_acq(&y);
+    r4 = a_load_acq(&x);
+}
+static void read_xy_sc(void) {
+    r1 = a_load_sc(&x);
+    r2 = a_load_sc(&y);
+}
+static void read_yx_sc(void) {
+    r3 = a_load_sc(&y);
+    r4 = a_load_sc(&x);
+}
 static void other_orders(void) { seen |= r1 == 1 && r2 == 0 && r3 == 1 && r4 == 0; }
 static void one_order(void) { model_assert(!(r1 == 1 && r2 == 0 && r3 == 1 && r4 == 0)); }
 
 /* ---- coherence, and the atomicity of read-modify-writes ---- */
 
-static void write_twice(void) { a_store_rlx(&x, 1); a_store_rlx(&x, 2); }
-static void read_twice(void) { r1 = a_load_rlx(&x); r2 = a_load_rlx(&x); }
+static void write_twice(void) {
+    a_store_rlx(&x, 1);
+    a_store_rlx(&x, 2);
+}
+static void read_twice(void) {
+    r1 = a_load_rlx(&x);
+    r2 = a_load_rlx(&x);
+}
 static void never_back(void) { model_assert(r2 >= r1); }
 static void add_one(void) { a_add_rlx(&x, 1); }
 static void cas_one(void) {
@@ -80,7 +149,11 @@ static void lost_update(void) { seen |= a_load_sc(&x) == 1; }
 
 /* ---- plain memory behind a flag that is taken by one ---- */
 
-static void fill(void) { model_writes(&data, sizeof(data)); data = 7; a_store_rel(&flag, 1); }
+static void fill(void) {
+    model_writes(&data, sizeof(data));
+    data = 7;
+    a_store_rel(&flag, 1);
+}
 static void take(void) {
     if (a_xchg_acq(&flag, 2) != 1) return;
     model_reads(&data, sizeof(data));
@@ -95,8 +168,11 @@ static void was_seen(void) {
 static void nothing(void) {}
 
 #define MUST_SEE(name, bounds, ...)                                                                                    \
-    {name, reset, __VA_ARGS__, bounds, bounds}, {name ": was seen", was_seen, {nothing}, NULL, {0, 0}, {0, 0}}
-#define BOUNDS(p, s) {p, s}
+    {name, reset, __VA_ARGS__, bounds, bounds}, {                                                                      \
+        name ": was seen", was_seen, {nothing}, NULL, {0, 0}, { 0, 0 }                                                 \
+    }
+#define BOUNDS(p, s)                                                                                                   \
+    { p, s }
 
 int main(int argc, char **argv) {
     static const struct model_case cases[] = {
@@ -113,7 +189,12 @@ int main(int argc, char **argv) {
         {"message handed on by an addition", reset, {mp_rel, mp_add, mp_acq_two}, no_stale_message, {4, 3}, {4, 4}},
         MUST_SEE("message cut by a store", BOUNDS(3, 2), {mp_rel, mp_store, mp_acq_two}, stale_message),
         MUST_SEE("two writers, two readers", BOUNDS(3, 2), {write_x, write_y, read_xy, read_yx}, other_orders),
-        {"two writers, two readers, sc", reset, {write_x_sc, write_y_sc, read_xy_sc, read_yx_sc}, one_order, {4, 2}, {6, 4}},
+        {"two writers, two readers, sc",
+         reset,
+         {write_x_sc, write_y_sc, read_xy_sc, read_yx_sc},
+         one_order,
+         {4, 2},
+         {6, 4}},
         {"one object never goes back", reset, {write_twice, read_twice}, never_back, {4, 4}, {4, 4}},
         {"additions are whole", reset, {add_one, cas_one, cas_one}, three, {4, 2}, {6, 4}},
         MUST_SEE("a load and a store are two steps", BOUNDS(1, 0), {load_and_store, load_and_store}, lost_update),

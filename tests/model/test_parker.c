@@ -11,7 +11,7 @@
 
 static _Atomic(struct heist__parker *) parker; /* the publication */
 static _Atomic(int) condition;
-static int payload;   /* written before the condition */
+static int payload; /* written before the condition */
 static int timed_out, woken;
 
 static void setup(void) {

@@ -47,7 +47,8 @@ static void with_timers(int n, int64_t first_ns, int64_t apart_ns) {
     heist_call_options o = HEIST_CALL_OPTIONS_INIT;
     o.arg_free = count_free;
     for (int i = 0; i < n; i++)
-        model_assert(heist_loop_call_at(rt->worker[0]->loop, at_ns(first_ns + i * apart_ns), callback, (void *)(intptr_t)i, &o, &handle[i]) == 0);
+        model_assert(heist_loop_call_at(rt->worker[0]->loop, at_ns(first_ns + i * apart_ns), callback,
+                                        (void *)(intptr_t)i, &o, &handle[i]) == 0);
     heist__worker_enter(rt->worker[0]);
     heist__loop_take_inbox(rt->worker[0]->loop);
     heist__loop_run_ready(rt->worker[0]->loop); /* arms them */
@@ -216,14 +217,50 @@ int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"one timer", setup_1, {owner_turns, rescues}, check_timers, {3, 1}, {4, 2}, true},
         {"three timers keep their order", setup_3, {owner_turns, rescues_twice}, check_timers, {2, 1}, {3, 1}, true},
-        {"timers that fall due one by one", setup_rising, {owner_turns_often, rescues_often}, check_timers, {2, 0}, {3, 0}, true},
+        {"timers that fall due one by one",
+         setup_rising,
+         {owner_turns_often, rescues_often},
+         check_timers,
+         {2, 0},
+         {3, 0},
+         true},
         {"a cancel between", setup_2, {owner_turns, rescues, cancels_0}, check_timers, {2, 0}, {3, 0}, true},
-        {"a cancel of the second, and a submission", setup_2, {owner_turns, rescues, cancels_1, submits_late}, check_timers, {1, 0}, {2, 0}, true},
+        {"a cancel of the second, and a submission",
+         setup_2,
+         {owner_turns, rescues, cancels_1, submits_late},
+         check_timers,
+         {1, 0},
+         {2, 0},
+         true},
         {"a sleeper", setup_sleeper, {owner_works, rescuer_works}, check_wait, {1, 0}, {2, 0}, false},
-        {"a deadline against completion", setup_waiter, {owner_works, rescuer_works, completes}, check_wait, {1, 0}, {1, 1}, false},
-        {"a deadline that is past already", setup_past, {owner_works, rescuer_works, completes}, check_wait, {1, 1}, {2, 0}, false},
-        {"a deadline that is past, and nothing else", setup_past, {owner_works, rescuer_works}, check_alone, {2, 0}, {3, 0}, false},
-        {"the edge of a wake-up", setup_edge, {owner_sleeps, rescues_twice, submits_late}, check_edge, {2, 0}, {3, 0}, true},
+        {"a deadline against completion",
+         setup_waiter,
+         {owner_works, rescuer_works, completes},
+         check_wait,
+         {1, 0},
+         {1, 1},
+         false},
+        {"a deadline that is past already",
+         setup_past,
+         {owner_works, rescuer_works, completes},
+         check_wait,
+         {1, 1},
+         {2, 0},
+         false},
+        {"a deadline that is past, and nothing else",
+         setup_past,
+         {owner_works, rescuer_works},
+         check_alone,
+         {2, 0},
+         {3, 0},
+         false},
+        {"the edge of a wake-up",
+         setup_edge,
+         {owner_sleeps, rescues_twice, submits_late},
+         check_edge,
+         {2, 0},
+         {3, 0},
+         true},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
 }

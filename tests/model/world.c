@@ -213,7 +213,8 @@ int __wrap_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event) {
 
 static bool has_edge(void *epfd) {
     for (int i = 0; i < 32; i++)
-        if (descriptors[i].kind == EVENT && descriptors[i].registered == (intptr_t)epfd && descriptors[i].edge) return true;
+        if (descriptors[i].kind == EVENT && descriptors[i].registered == (intptr_t)epfd && descriptors[i].edge)
+            return true;
     return false;
 }
 
@@ -284,16 +285,16 @@ long __wrap_syscall(long number, ...);
 static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *end) {
     model_point();
     switch (op & FUTEX_CMD_MASK) {
-    case FUTEX_WAIT_BITSET:
-        if (*(volatile uint32_t *)word != value) {
-            errno = EAGAIN;
+        case FUTEX_WAIT_BITSET:
+            if (*(volatile uint32_t *)word != value) {
+                errno = EAGAIN;
+                return -1;
+            }
+            if (wait_for(word, end ? ns_of(end) : INT64_MAX, "a futex")) return 0;
+            errno = ETIMEDOUT;
             return -1;
-        }
-        if (wait_for(word, end ? ns_of(end) : INT64_MAX, "a futex")) return 0;
-        errno = ETIMEDOUT;
-        return -1;
-    case FUTEX_WAKE: return wake(word, (int)value);
-    default: model_fail("the checker does not know the futex operation %d", op);
+        case FUTEX_WAKE: return wake(word, (int)value);
+        default: model_fail("the checker does not know the futex operation %d", op);
     }
 }
 
@@ -428,10 +429,8 @@ int __wrap_pthread_once(pthread_once_t *once, void (*fn)(void));
 /* What is made once for the process is made in the first execution. */
 int __wrap_pthread_once(pthread_once_t *once, void (*fn)(void)) {
     int before = *(int *)once, err = __real_pthread_once(once, fn);
-    if (*(int *)once != before)
-        memory_release(once);
-    else
-        memory_acquire(once);
+    if (*(int *)once != before) memory_release(once);
+    else memory_acquire(once);
     return err;
 }
 
