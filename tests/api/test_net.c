@@ -4,6 +4,7 @@
 #include "support/harness.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -653,7 +654,7 @@ static void loop_and_runtime_without_descriptors_are_refused_and_leave_nothing(v
     opts.workers = 3;
     /* One more descriptor each time, so that every opening fails once. */
     for (int spare = 0; spare < 12; spare++) {
-        int probe = dup(0);
+        int probe = open("/dev/null", O_RDONLY | O_CLOEXEC); /* the lowest number that is free */
         assert_true(probe >= 0);
         close(probe);
         few.rlim_cur = (rlim_t)(probe + spare);
