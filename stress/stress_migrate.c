@@ -199,6 +199,7 @@ static STRESS_NOINLINE void travel(struct traveller *t) {
     uint64_t kind = stress_below(r, 16);
     int err = 0, target = -1;
     set_errno((int)stress_below(r, 1000) + 1);
+    double departed = stress_now();
     stress_wait_begin(t->slot, "a journey", 0.01);
     if (kind < 8) {
         target = (int)stress_below(r, (uint64_t)workers);
@@ -219,6 +220,7 @@ static STRESS_NOINLINE void travel(struct traveller *t) {
     check_env(&t->env, "a task after a suspension");
     put_env(&standard);
     pid_t to = my_tid();
+    if (kind < 13) stress_latency(stress_now() - departed); /* the others sleep or work */
     int mark = (int)stress_below(r, 1000) + 1;
     set_errno(mark);
     stress_check(err == 0, "a journey ended with %s", heist_error_name(err));
