@@ -82,7 +82,7 @@ static uint32_t next_random(struct heist__worker *w) {
 enum share {
     SURPLUS, /* what the victim is about to run itself is left to it */
     SHARE,   /* the same share, of everything that waits */
-    HALF,    /* of both deques */
+    MOST,    /* three quarters, of both deques */
     ALL,     /* each of its tasks is late already */
 };
 
@@ -90,11 +90,15 @@ enum share {
  * its queue.  From one that is stuck more, and of both.  A batch at most; more is there for the next thief. */
 static bool steal_from(struct heist__worker *w, struct heist__worker *v, enum share share) {
     unsigned got = 0;
-    for (int q = 0; q < 2 && (share >= HALF || !got); q++) {
+    for (int q = 0; q < 2 && (share >= MOST || !got); q++) {
         struct heist__deque *d = q ? &v->queue : &v->stack;
         size_t size = heist__deque_size(d);
         if (size <= (share != SURPLUS ? 0 : q ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE)) continue;
-        size_t want = share == ALL ? size : q || share == HALF ? (size + 1) / 2 : size >= 64 ? 16 : 1;
+        size_t want = share == ALL    ? size
+                      : share == MOST ? size - size / 4
+                      : q             ? (size + 1) / 2
+                      : size >= 64    ? 16
+                                      : 1;
         unsigned before = got;
         if (want > 32) want = 32;
         while (got - before < want) {
@@ -228,7 +232,7 @@ static bool advance_virtual_time(struct heist__worker *w) {
 #define STUCK_NS 400000
 /* How often a worker that runs looks at the others, when no sentinel does. */
 #define LOOK_NS 250000
-/* From then on it takes all that such a worker has.  Before, half: steps of half a millisecond may be usual, and
+/* From then on it takes all that such a worker has.  Before, most of it: steps of half a millisecond may be usual, and
  * two workers should not take everything from each other by turns. */
 #define STUCK_LONG_NS 1000000
 
@@ -274,7 +278,7 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
         stuck += !v->spare;
         a_store_rlx(&rt->stuck_seen_ns, now); /* rlx: how often to look */
         if (w->spare && !v->spare) w->loop->home = v->loop;
-        helped |= steal_from(w, v, runs && stood < STUCK_LONG_NS ? HALF : ALL);
+        helped |= steal_from(w, v, runs && stood < STUCK_LONG_NS ? MOST : ALL);
         helped |= heist__loop_rescue(v->loop);
         int64_t deadline = heist__loop_next_deadline(v->loop);
         if (deadline < next) next = deadline;
@@ -375,7 +379,7 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
     if (!timeout || w->alone) return timeout;
     /* While others run there is a sentinel.  For a while after the last fell asleep too, for a load that
      * comes and goes; then the runtime is idle, and makes no system call. */
-    bool all_asleep = a_load_sc(&rt->sleepers) == rt->regular && a_load_sc(&rt->spare_sleeps) == rt->workers - rt->regular;
+    bool all_asleep = a_load_sc(&rt->sleepers) + a_load_sc(&rt->spare_sleeps) + a_load_sc(&rt->looking) >= rt->workers;
     if (!all_asleep) w->lingers = 0;
     w->owes_watch = false; /* from here on it watches, or two do, or nobody is left to be watched */
     if (w->lingers >= LINGER_LOOKS) return timeout;
@@ -410,6 +414,10 @@ static bool sleep_once(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     heist_loop *loop = w->loop;
     heist__loop_announce(loop);
+    if (w->looks) {
+        w->looks = false;
+        a_sub_sc(&rt->looking, 1);
+    }
     if (w->searching) { /* after the announcement: who saw a searcher and woke nobody is seen below */
         w->searching = false;
         a_sub_sc(&rt->searching, 1);
@@ -446,8 +454,12 @@ static bool sleep_once(struct heist__worker *w) {
     } else if (sentinel) {
         a_sub_sc(&rt->sentinels, 1);
         w->quiet = was == HEIST__ASLEEP && !events;
-        idle = was == HEIST__ASLEEP && !events && !help_stuck(w, false) &&
-               heist__loop_next_deadline(loop) > heist__clock_now(loop->clock);
+        if (w->quiet) { /* as good as asleep: two of them that look at once do not keep each other from the end */
+            a_add_sc(&rt->looking, 1);
+            idle = !help_stuck(w, false) && heist__loop_next_deadline(loop) > heist__clock_now(loop->clock);
+            w->looks = idle;
+            if (!idle) a_sub_sc(&rt->looking, 1);
+        }
     }
     if (!idle && was != HEIST__TO_WATCH && !w->alone && !rt->clock.virtual_time && !a_load_sc(&rt->sentinels)) {
         /* Up from a deep sleep, or no sentinel any more: should what comes now hold this thread, somebody must

@@ -53,6 +53,7 @@ struct heist__worker {
     int64_t spin_ns; /* how long a look before sleep may last; adapts */
     uint32_t random;
     unsigned lingers;  /* looks of the sentinel since everybody fell asleep */
+    bool looks;        /* counted in rt->looking */
     bool quiet;        /* its last sleep as a sentinel ended by itself */
     bool owes_watch;   /* it was called to be one, and has not slept since */
     bool trimming;     /* idle stacks go back to the kernel, some at each time-out */
@@ -109,6 +110,7 @@ struct heist_runtime {
     /* the sleep protocol, see README.md */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(int) sleepers; /* regular workers */
     _Atomic(int) spare_sleeps;
+    _Atomic(int) looking; /* sentinels between two sleeps, with nothing to do */
     _Atomic(int) searching;
     _Atomic(int) sentinels; /* sleepers that look after the others now and then */
     _Atomic(int64_t) stuck_seen_ns; /* when a look found somebody stuck; long ago: never */

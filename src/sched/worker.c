@@ -63,7 +63,7 @@ static unsigned run_stack(struct heist__worker *w, bool timed) {
 }
 
 /* Steps between two looks at what else there is to do, within a turn. */
-#define LOOK_STEPS 16
+#define LOOK_STEPS 8
 
 static unsigned run_tasks(struct heist__worker *w) {
     heist_loop *loop = w->loop;
