@@ -445,7 +445,7 @@ static size_t tasks_alive(void) { /* under books */
 /* kind: `live`, at any moment, or `round`, when a round has given everything back; those show a drift. */
 static void sample(const char *kind) { /* under books */
     struct census c = take_census();
-    if (c.fds < 0 || c.rss_kib == 0) return; /* no descriptor to look with, in a program that is short of them on purpose */
+    if (c.fds < 0 || c.rss_kib == 0) return; /* no descriptor to look with: made short on purpose */
     dprintf(run.samples, "%.2f,%s,%ld,%zu,%ld,%ld,%ld,%zu,%" PRIu64 "\n", stress_now() - run.begun, kind, c.rss_kib,
             c.heap / 1024, c.fds, c.threads, c.mappings, tasks_alive(), progress_sum());
 }
