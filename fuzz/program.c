@@ -91,10 +91,11 @@ enum op {
 };
 
 static const char *const op_name[OP_COUNT] = {
-    "END", "SPAWN", "SPAWN_PINNED", "SUBMIT", "DETACH", "AWAIT", "AWAIT_UNTIL", "CANCEL", "CANCEL_SELF", "UNCANCEL", "UNREF",
-    "COPY", "TAKE", "SLEEP", "YIELD", "GATHER", "FUTURE", "SET", "SET_ERROR", "DONE_CALLBACK", "REMOVE_CALLBACK", "CALL_SOON",
-    "CALL_LATER", "HANDLE_CANCEL", "HANDLE_UNREF", "SEND", "RECV", "SEND_UNTIL", "RECV_UNTIL", "TRY_SEND", "TRY_RECV",
-    "CHANNEL_CLOSE", "RETURN", "LIST"};
+    "END",        "SPAWN",       "SPAWN_PINNED",  "SUBMIT",        "DETACH",    "AWAIT",         "AWAIT_UNTIL",
+    "CANCEL",     "CANCEL_SELF", "UNCANCEL",      "UNREF",         "COPY",      "TAKE",          "SLEEP",
+    "YIELD",      "GATHER",      "FUTURE",        "SET",           "SET_ERROR", "DONE_CALLBACK", "REMOVE_CALLBACK",
+    "CALL_SOON",  "CALL_LATER",  "HANDLE_CANCEL", "HANDLE_UNREF",  "SEND",      "RECV",          "SEND_UNTIL",
+    "RECV_UNTIL", "TRY_SEND",    "TRY_RECV",      "CHANNEL_CLOSE", "RETURN",    "LIST"};
 
 struct op_code {
     uint8_t op, arg;
@@ -112,21 +113,21 @@ struct job {
     int serial, script;
     bool accepted, started, ended, pinned;
     int code;
-    bool gives;            /* its value is `token` */
+    bool gives; /* its value is `token` */
     int arg_frees, result_frees, taken;
-    int asked;             /* cancel was called */
-    int requested;         /* and said 1 */
-    int delivered;         /* -ECANCELED out of a wait */
-    bool maybe_delivered;  /* it could have been the outcome of what it awaited */
-    bool impure;           /* a request may have gone on to what it awaited, or was taken back */
-    bool awaited_by_task;  /* so that a request of another may have come on to it */
+    int asked;            /* cancel was called */
+    int requested;        /* and said 1 */
+    int delivered;        /* -ECANCELED out of a wait */
+    bool maybe_delivered; /* it could have been the outcome of what it awaited */
+    bool impure;          /* a request may have gone on to what it awaited, or was taken back */
+    bool awaited_by_task; /* so that a request of another may have come on to it */
     heist_loop *pinned_to;
     char token;
 };
 
 /* A plain future. */
 struct plain {
-    heist_future *future; /* held until the end when somebody waits for it without a deadline */
+    heist_future *future;       /* held until the end when somebody waits for it without a deadline */
     int tried[4], frees, taken; /* tried: calls that may complete it, by outcome */
     enum outcome { NOBODY, VALUE, ERROR, CANCELLED } winner, seen; /* by the call that said so; by those who looked */
     bool awaited_by_task;
@@ -345,12 +346,9 @@ static void check_outcome(const struct slot *s, int code, void *value, const cha
     }
     struct plain *p = s->plain;
     enum outcome seen = code == 0 || code == HEIST_ERESULTTAKEN ? VALUE : code == -ECANCELED ? CANCELLED : ERROR;
-    if (code == HEIST_ERESULTTAKEN)
-        check(p->taken == 1, "%s: taken, and nobody took it", what);
-    else if (code == 0)
-        check(value == &p->token, "%s: a future gave another value", what);
-    else
-        check(code == -ECANCELED || code == -EPROTO, "%s: a future gave %s", what, heist_error_name(code));
+    if (code == HEIST_ERESULTTAKEN) check(p->taken == 1, "%s: taken, and nobody took it", what);
+    else if (code == 0) check(value == &p->token, "%s: a future gave another value", what);
+    else check(code == -ECANCELED || code == -EPROTO, "%s: a future gave %s", what, heist_error_name(code));
     check(p->tried[seen] || (seen == CANCELLED && p->awaited_by_task), "%s: a future gave what nobody gave it", what);
     check(!p->seen || p->seen == seen, "%s: a future changed its outcome", what);
     p->seen = seen;
@@ -540,15 +538,13 @@ static void complete(const struct actor *a, uint8_t arg, bool error) {
     int err = error ? heist_future_set_exception(s.future, -EPROTO, arg & 128 ? "on purpose" : NULL)
                     : heist_future_set_result(s.future, p ? &p->token : NULL, p ? plain_free : NULL);
     trace("actor %d completes slot %d: %d", a->id, arg % SLOTS, err);
-    if (!p)
-        check(err == -ENOTSUP || (no_room(err) && error), "set of a task: %s", heist_error_name(err));
+    if (!p) check(err == -ENOTSUP || (no_room(err) && error), "set of a task: %s", heist_error_name(err));
     else if (err)
         check(err == HEIST_EINVALSTATE
                   ? p->tried[VALUE] + p->tried[ERROR] + p->tried[CANCELLED] > 1 || p->awaited_by_task
                   : no_room(err),
               "set: %s", heist_error_name(err));
-    else
-        won(p, outcome);
+    else won(p, outcome);
     if (!err && error) (void)heist_future_result(s.future, NULL); /* looked at: no report */
     heist_unref(s.future);
 }
@@ -614,17 +610,17 @@ static int call_run(void *arg) {
     }
     trace("callback %d runs", (int)(c - g.call));
     switch (c->does % 6) {
-    case 1: complete(&callback_actor, c->does >> 3, false); break;
-    case 2: {
-        struct slot s = grab(c->does >> 3);
-        if (s.future) do_cancel(&callback_actor, s.future, s.job, s.plain, 0);
-        heist_unref(s.future);
-        break;
-    }
-    case 3: check(heist_sleep(0) == HEIST_ENOTINCORO, "a callback may suspend"); break;
-    case 4: do_send(&callback_actor, c->does >> 3, false, true); break;
-    case 5: do_recv(&callback_actor, c->does >> 3, false, true); break;
-    default: break;
+        case 1: complete(&callback_actor, c->does >> 3, false); break;
+        case 2: {
+            struct slot s = grab(c->does >> 3);
+            if (s.future) do_cancel(&callback_actor, s.future, s.job, s.plain, 0);
+            heist_unref(s.future);
+            break;
+        }
+        case 3: check(heist_sleep(0) == HEIST_ENOTINCORO, "a callback may suspend"); break;
+        case 4: do_send(&callback_actor, c->does >> 3, false, true); break;
+        case 5: do_recv(&callback_actor, c->does >> 3, false, true); break;
+        default: break;
     }
     return 0;
 }
@@ -648,7 +644,8 @@ static void schedule(struct actor *a, uint8_t arg, bool later, uint8_t does) {
     double delay = pause_of(arg);
     if (later) c->when = heist_loop_time(loop) + delay;
     heist_handle *h = NULL, **out = arg & 64 ? NULL : &h;
-    int err = later ? heist_loop_call_at(loop, c->when, call_run, c, &o, out) : heist_loop_call_soon(loop, call_run, c, &o, out);
+    int err = later ? heist_loop_call_at(loop, c->when, call_run, c, &o, out)
+                    : heist_loop_call_soon(loop, call_run, c, &o, out);
     trace("actor %d schedules callback %d: %d", a->id, (int)(c - g.call), err);
     if (err) {
         check((err == HEIST_ECLOSED && g.closing) || no_room(err), "call_soon: %s", heist_error_name(err));
@@ -747,60 +744,60 @@ static void run_script(struct actor *a, int script, int *code) {
         struct slot s = {NULL, NULL, NULL};
         trace("actor %d: %s %d", a->id, op_name[g.op[i].op], arg);
         switch ((enum op)g.op[i].op) {
-        case SPAWN: spawn(a, arg, NULL, false, false); break;
-        case SPAWN_PINNED: spawn(a, arg, heist_runtime_loop(g.rt, (arg >> 6) % g.workers), true, false); break;
-        case SUBMIT: spawn(a, arg, heist_runtime_loop(g.rt, (arg >> 6) % g.workers), false, false); break;
-        case DETACH: spawn(a, arg, NULL, false, true); break;
-        case AWAIT: do_await(a, arg, false); break;
-        case AWAIT_UNTIL: do_await(a, arg, true); break;
-        case CANCEL:
-            s = grab(arg);
-            if (s.future) do_cancel(a, s.future, s.job, s.plain, arg);
-            heist_unref(s.future);
-            break;
-        case CANCEL_SELF:
-            if (a->job) do_cancel(a, heist_current_task(), a->job, NULL, arg);
-            break;
-        case UNCANCEL:
-            s = grab(arg);
-            if (s.job) {
-                s.job->impure = true;
-                check(heist_uncancel(s.future) >= 0, "uncancel failed");
-            }
-            heist_unref(s.future);
-            break;
-        case UNREF: put(arg, s); break;
-        case COPY:
-            s = grab(arg);
-            if (s.future) put(arg >> 3, s);
-            break;
-        case TAKE: do_take(a, arg); break;
-        case SLEEP: do_sleep(a, arg, false); break;
-        case YIELD: do_sleep(a, arg, true); break;
-        case GATHER: do_gather(a, arg); break;
-        case FUTURE: make_future(a, arg); break;
-        case SET: complete(a, arg, false); break;
-        case SET_ERROR: complete(a, arg, true); break;
-        case DONE_CALLBACK: add_done(arg); break;
-        case REMOVE_CALLBACK: remove_done(arg); break;
-        case CALL_SOON: schedule(a, arg, false, (uint8_t)(arg * 7 + i)); break;
-        case CALL_LATER: schedule(a, arg, true, (uint8_t)(arg * 5 + i)); break;
-        case HANDLE_CANCEL: cancel_handle(a, arg); break;
-        case HANDLE_UNREF: put_handle(arg, -1); break;
-        case SEND: do_send(a, arg, false, false); break;
-        case RECV: do_recv(a, arg, false, false); break;
-        case SEND_UNTIL: do_send(a, arg, true, false); break;
-        case RECV_UNTIL: do_recv(a, arg, true, false); break;
-        case TRY_SEND: do_send(a, arg, false, true); break;
-        case TRY_RECV: do_recv(a, arg, false, true); break;
-        case CHANNEL_CLOSE:
-            g.channel_closed[arg % CHANNELS] = true;
-            check(heist_channel_close(g.channel[arg % CHANNELS]) == 0, "channel_close failed");
-            break;
-        case RETURN: *code = arg & 1 ? -EPROTO : 0; return;
-        case LIST: list_tasks(); break;
-        case END:
-        case OP_COUNT: break;
+            case SPAWN: spawn(a, arg, NULL, false, false); break;
+            case SPAWN_PINNED: spawn(a, arg, heist_runtime_loop(g.rt, (arg >> 6) % g.workers), true, false); break;
+            case SUBMIT: spawn(a, arg, heist_runtime_loop(g.rt, (arg >> 6) % g.workers), false, false); break;
+            case DETACH: spawn(a, arg, NULL, false, true); break;
+            case AWAIT: do_await(a, arg, false); break;
+            case AWAIT_UNTIL: do_await(a, arg, true); break;
+            case CANCEL:
+                s = grab(arg);
+                if (s.future) do_cancel(a, s.future, s.job, s.plain, arg);
+                heist_unref(s.future);
+                break;
+            case CANCEL_SELF:
+                if (a->job) do_cancel(a, heist_current_task(), a->job, NULL, arg);
+                break;
+            case UNCANCEL:
+                s = grab(arg);
+                if (s.job) {
+                    s.job->impure = true;
+                    check(heist_uncancel(s.future) >= 0, "uncancel failed");
+                }
+                heist_unref(s.future);
+                break;
+            case UNREF: put(arg, s); break;
+            case COPY:
+                s = grab(arg);
+                if (s.future) put(arg >> 3, s);
+                break;
+            case TAKE: do_take(a, arg); break;
+            case SLEEP: do_sleep(a, arg, false); break;
+            case YIELD: do_sleep(a, arg, true); break;
+            case GATHER: do_gather(a, arg); break;
+            case FUTURE: make_future(a, arg); break;
+            case SET: complete(a, arg, false); break;
+            case SET_ERROR: complete(a, arg, true); break;
+            case DONE_CALLBACK: add_done(arg); break;
+            case REMOVE_CALLBACK: remove_done(arg); break;
+            case CALL_SOON: schedule(a, arg, false, (uint8_t)(arg * 7 + i)); break;
+            case CALL_LATER: schedule(a, arg, true, (uint8_t)(arg * 5 + i)); break;
+            case HANDLE_CANCEL: cancel_handle(a, arg); break;
+            case HANDLE_UNREF: put_handle(arg, -1); break;
+            case SEND: do_send(a, arg, false, false); break;
+            case RECV: do_recv(a, arg, false, false); break;
+            case SEND_UNTIL: do_send(a, arg, true, false); break;
+            case RECV_UNTIL: do_recv(a, arg, true, false); break;
+            case TRY_SEND: do_send(a, arg, false, true); break;
+            case TRY_RECV: do_recv(a, arg, false, true); break;
+            case CHANNEL_CLOSE:
+                g.channel_closed[arg % CHANNELS] = true;
+                check(heist_channel_close(g.channel[arg % CHANNELS]) == 0, "channel_close failed");
+                break;
+            case RETURN: *code = arg & 1 ? -EPROTO : 0; return;
+            case LIST: list_tasks(); break;
+            case END:
+            case OP_COUNT: break;
         }
         if (a->job && a->job->delivered && !(i & 1)) { /* every second place of a request ends the task */
             *code = -ECANCELED;
@@ -861,10 +858,11 @@ static void judge(void) {
         if (!j->accepted) continue;
         check(j->arg_frees == 1, "task %d: its argument was not freed", j->serial);
         check(!j->started || j->ended, "task %d began, and did not end", j->serial);
-        check(j->result_frees + j->taken == (j->ended && j->gives), "task %d: its result was neither freed nor taken", j->serial);
+        check(j->result_frees + j->taken == (j->ended && j->gives), "task %d: its result was neither freed nor taken",
+              j->serial);
         if (!j->awaited_by_task)
-            check(j->delivered <= j->requested + g.closing, "task %d: %d requests, delivered %d times", j->serial, j->requested,
-                  j->delivered);
+            check(j->delivered <= j->requested + g.closing, "task %d: %d requests, delivered %d times", j->serial,
+                  j->requested, j->delivered);
     }
     for (int i = 0; i < g.plains; i++) {
         struct plain *p = &g.plain[i];
@@ -876,7 +874,8 @@ static void judge(void) {
         check(c->frees == 1, "the argument of a callback was not freed");
         check(c->ran + c->cancelled <= 1, "a callback ran and was cancelled");
         /* The horizon is reached in punctual time when nobody can run any more. */
-        check(c->ran || c->cancelled || !c->must_run || !g.punctual || g.faults || g.early_close, "a callback did not run");
+        check(c->ran || c->cancelled || !c->must_run || !g.punctual || g.faults || g.early_close,
+              "a callback did not run");
     }
     for (int i = 0; i < g.dones; i++)
         if (g.done[i].accepted) check(g.done[i].frees == 1, "the argument of a done callback was not freed");

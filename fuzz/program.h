@@ -8,8 +8,8 @@
 
 extern bool fuzz_verbose; /* says on standard error what each script does */
 
-/* Runs it.  0: all laws held (or the bytes are no program); 1: one did not, see the message, and the process must end soon;
- * -1: it could not be run. */
+/* Runs it.  0: all laws held (or the bytes are no program); 1: one did not, see the message, and the process must end
+ * soon; -1: it could not be run. */
 int fuzz_run(const uint8_t *data, size_t size, char *message, size_t room);
 
 #endif
