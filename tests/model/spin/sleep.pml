@@ -1,8 +1,8 @@
 /* How workers fall asleep and are woken (src/sched/idle.c, src/loop/loop.h, the proof in
  * src/sched/README.md), with N workers and SUBMITTERS threads from outside that hand in ITEMS things,
- * each a task for the injection queue or a callback for some loop's inbox.  A task may make another
- * (MAKES in all).  With -DSENTINEL the sleeps of sentinels end by themselves at any time, and one task
- * may never end (a stuck worker).
+ * each a task for the injection queue or a callback for some loop's inbox.  Both may make a task
+ * (MAKES in all).  With -DSENTINEL the sleeps of sentinels end by themselves at any time, and one of them
+ * may never end (a stuck worker).  With -DFROM_IDLE all sleep deeply when it begins.
  *
  * One step is one sequentially consistent operation.  What is weaker: a push on a worker's own deque is a
  * release store, so it stays in a store buffer, unseen by the others, until the worker's next
@@ -16,11 +16,12 @@
  *   other worker is left; but callbacks of its loop stay);
  *   every worker that is not stuck is asleep, none is counted as searching, `sleepers` and `sentinels` are
  *   right.
+ * That a sentinel which looks again and again helps in the end is not claimed: the claims are about standing still.
  *
  * Run:
  * verify -DITEMS=2 -DSUBMITTERS=1 -DMAKES=0
  * verify -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1
- * verify bitstate -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1 -DSENTINEL
+ * verify -DITEMS=1 -DSUBMITTERS=1 -DMAKES=1 -DSENTINEL -DFROM_IDLE
  *
  * mutant LOOK_FIRST        the look comes before the announcement
  * mutant LOOK_NO_INJECT    the look leaves the injection queue out
@@ -32,10 +33,10 @@
  * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again (SUBMITTERS=2)
  * mutant TAKE_STORE        a waker takes ASLEEP by a load and a store
  * mutant UNANNOUNCE_DROPS  the sleeper forgets that its waker counted it as searching
- * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (MAKES=1 SENTINEL)
- * mutant NO_SENTINEL       nobody looks after the others (MAKES=1 SENTINEL)
- * mutant NO_TO_WATCH       who gets up from deep sleep makes no sentinel (MAKES=1 SENTINEL)
- * mutant HELP_ALONE        the sentinel leaves a stuck worker its last task (MAKES=1 SENTINEL) */
+ * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (MAKES=1 SENTINEL FROM_IDLE)
+ * mutant NO_SENTINEL       nobody looks after the others (MAKES=1 SENTINEL FROM_IDLE)
+ * mutant NO_TO_WATCH       who gets up where there is no sentinel calls none (MAKES=1 SENTINEL FROM_IDLE)
+ * mutant WATCH_AFTER_SLEEP … only when it had slept, not when its look sent it back (ITEMS=2 MAKES=1 SENTINEL FROM_IDLE) */
 
 #ifndef N
 #define N 2
@@ -130,6 +131,9 @@ inline wake_searcher() {
 active [SUBMITTERS] proctype submitter() {
     byte left = ITEMS, x, target;
     bool won, first;
+#ifdef FROM_IDLE
+    sleepers == N;
+#endif
     do
     :: left > 0 ->
         if
@@ -174,7 +178,7 @@ inline ready(w) {
     fi
 }
 
-/* A task runs, to its end or for ever. */
+/* A task or callback runs, to its end or for ever. */
 inline step(w) {
     if
     :: made < MAKES -> ready(w)
@@ -234,11 +238,7 @@ inline help_stuck(w, runs) {
         atomic { stood = !moved[v] && sleeping[v] != ASLEEP; moved[v] = false }
         if
         :: stood ->
-#ifdef HELP_ALONE
-            steal_from(w, v, false);
-#else
             steal_from(w, v, true);
-#endif
             if /* rescue: the poll may take the owner's edge */
             :: edge[v] ->
                 edge[v] = false;
@@ -256,6 +256,15 @@ inline help_stuck(w, runs) {
     od
 }
 
+inline call_watcher(w) {
+    do
+    :: x < N && !won ->
+        if :: x != w -> take_sleeper(x, TO_WATCH, won) :: else fi;
+        if :: won -> atomic { edge[x] = true } :: else -> x++ fi
+    :: else -> atomic { x = 0; won = false } break
+    od
+}
+
 /* sleep_time, after all timers: deep, or as a sentinel */
 inline sleep_time(w) {
     atomic { all_asleep = sleepers == N; if :: !all_asleep -> lingers = 0 :: else fi }
@@ -265,7 +274,7 @@ inline sleep_time(w) {
         atomic {
             if
             :: sentinels < SENTINELS ->
-                sentinels++; sentinel = true; gave_role = false;
+                sentinels++; sentinel = true;
                 if :: all_asleep -> lingers++ :: else fi
             :: else
             fi
@@ -278,7 +287,10 @@ inline sleep_time(w) {
 
 active [N] proctype worker() {
     byte w = _pid - SUBMITTERS, x, v, was, steps, lingers;
-    bool counted, won, came, got, helped, stood, sentinel, all_asleep, gave_role, idle, timed_out, slept;
+    bool counted, won, came, got, helped, stood, sentinel, all_asleep, owes, up_at_once, idle, timed_out;
+#ifdef FROM_IDLE
+    atomic { sleepers++; sleeping[w] = ASLEEP; lingers = LINGER_LOOKS; goto poll }
+#endif
     do
     ::
         /* heist__worker_turn */
@@ -296,8 +308,16 @@ active [N] proctype worker() {
             if :: came -> came = false; if :: sleepers > 0 -> wake_searcher() :: else fi :: else fi
         :: else
         fi;
+#ifdef SENTINEL
+        if
+        :: owes && (steps > 0 || queue[w] > 0 || stack[w] > 0) -> /* heist__watch_handed_on */
+            owes = false;
+            if :: sentinels == 0 -> call_watcher(w) :: else fi
+        :: else
+        fi;
+#endif
         if :: queue[w] > QUEUE_ALONE && sleepers > 0 -> wake_searcher() :: else fi;
-        if :: steps > 0 -> move(w) :: else fi;
+        if :: steps > 0 -> move(w); step(w) :: else fi; /* callbacks may make tasks, and may be stuck */
         do
         :: atomic { queue[w] > 0 -> queue[w]--; ran++; steps = 1; move(w) } step(w)
         :: atomic { queue[w] == 0 && stack[w] > 0 -> stack[w]--; drain(w); ran++; steps = 1; move(w) } step(w)
@@ -361,12 +381,17 @@ active [N] proctype worker() {
                     if :: counted -> atomic { drain(w); counted = false; searching-- } :: else fi;
 #endif
                     if
-                    :: came -> came = false
+                    :: came ->
+#ifdef SENTINEL
+                        up_at_once = true;
+#endif
+                        came = false
                     :: else ->
 #ifdef SENTINEL
-                        slept = true;
+                        owes = false;
                         sleep_time(w);
 #endif
+poll:
                         if
                         :: sentinel -> atomic { drain(w); timed_out = !edge[w]; edge[w] = false }
                         :: else ->
@@ -379,7 +404,7 @@ active [N] proctype worker() {
 #ifdef SENTINEL
                     if
                     :: sentinel ->
-                        atomic { sentinels--; sentinel = false; gave_role = true }
+                        atomic { sentinels--; sentinel = false }
                         if
                         :: was == ASLEEP && timed_out -> help_stuck(w, false); idle = !helped; helped = false
                         :: else
@@ -389,22 +414,16 @@ active [N] proctype worker() {
                     fi;
 #ifndef NO_TO_WATCH
                     if
-                    :: !idle && was != TO_WATCH && (slept || gave_role) ->
-                        if
-                        :: sentinels == 0 ->
-                            gave_role = false;
-                            do
-                            :: x < N && !won ->
-                                if :: x != w -> take_sleeper(x, TO_WATCH, won) :: else fi;
-                                if :: won -> atomic { edge[x] = true } :: else -> x++ fi
-                            :: else -> atomic { x = 0; won = false } break
-                            od
-                        :: else
-                        fi
+#ifdef WATCH_AFTER_SLEEP
+                    :: !idle && was != TO_WATCH && !up_at_once && sentinels == 0 -> call_watcher(w)
+#else
+                    :: !idle && was != TO_WATCH && sentinels == 0 -> call_watcher(w)
+#endif
                     :: else
                     fi;
 #endif
-                    slept = false;
+                    up_at_once = false;
+                    if :: was == TO_WATCH -> owes = true :: else fi;
 #endif
 #ifndef UNANNOUNCE_DROPS
                     if :: was == TO_SEARCH -> counted = true :: else fi;
