@@ -77,6 +77,16 @@ static int spawns_at_the_end(void *arg, void **out) {
     model_assert(answer[2] == 0 || answer[2] == HEIST_ECLOSED);
     return rc;
 }
+/* Makes another while the close walks over those that there are. */
+static int spawns_waiting_one(void *arg, void **out) {
+    (void)out;
+    ran[number(arg)]++;
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.arg_free = free_arg;
+    answer[2] = heist_create_task_at("case", 1, waits_for_ever, (void *)(intptr_t)2, &o, NULL);
+    model_assert(answer[2] == 0 || answer[2] == HEIST_ECLOSED);
+    return 0;
+}
 static int callback(void *arg) {
     ran[number(arg)]++;
     return 0;
@@ -99,6 +109,7 @@ static void let_go(void) { heist_runtime_unref(rt); }
 static void spawns_0(void) { spawn(0, body, NULL), let_go(); }
 static void spawns_1(void) { spawn(1, body, NULL), let_go(); }
 static void spawns_waiting(void) { spawn(0, waits_for_ever, NULL), let_go(); }
+static void spawns_parent(void) { spawn(0, spawns_waiting_one, NULL), let_go(); }
 static void spawns_spawning(void) { spawn(0, spawns_at_the_end, NULL), let_go(); }
 /* The future of a task outlives its runtime: the answer comes in any case. */
 static void spawns_and_awaits(void) {
@@ -196,6 +207,13 @@ int main(int argc, char **argv) {
         {"a task that spawns while it is cancelled",
          setup_1_held_by_2,
          {spawns_spawning, closes},
+         check,
+         {1, 0},
+         {2, 0},
+         true},
+        {"a task that is made behind the walk",
+         setup_1_held_by_2,
+         {spawns_parent, closes},
          check,
          {1, 0},
          {2, 0},
