@@ -294,6 +294,7 @@ void heist__wait_timer_disarm(struct heist__wait_timer *t) {
 static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
     struct heist__poll_event events[HEIST__POLL_MAX];
     int n = heist__poller_wait(&loop->poller, events, HEIST__POLL_MAX, timeout_ns), seen = 0;
+    if (n > 0) (void)a_load_acq(&loop->watched); /* acq: pairs with reg_wait, which was on another thread perhaps */
     for (int i = 0; i < n; i++) {
         if (events[i].data == HEIST__WAKE_DATA) {
             *wake_seen = true;

@@ -135,15 +135,18 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     } else if (s->state == HEIST__SLOT_WAITER) {
         result = -EBUSY;
     } else if (!r->loop) {
-        /* The kernel reports at once what is ready already; its event waits for this lock. */
+        /* The kernel reports at once what is ready already; its event waits for this lock.
+         * ar: pairs with poll_events, on any thread: it sees this registration whole, in memory that may be fresh.
+         * (The kernel orders it too, but neither the language nor a detector knows.) */
+        a_add_ar(&loop->watched, 1);
         int err = heist__poller_add(&loop->poller, r->fd,
                                     HEIST__POLL_IN | HEIST__POLL_OUT | HEIST__POLL_RDHUP | HEIST__POLL_EDGE,
                                     data_of(r));
         if (err) {
+            a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
             result = err;
         } else {
             r->loop = heist__loop_hold(loop);
-            a_add_rlx(&loop->watched, 1); /* rlx: this thread runs the loop, or is its spare: then its next turn sees it */
         }
     }
     if (result == 1) *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, park};
