@@ -46,8 +46,8 @@ void heist__sim_spin(const char *file, int line);
  * Only on a simulated thread. */
 int heist__sim_wait(const void *key, int64_t deadline_ns, const char *what);
 
-/* Up to count of those that wait for key, the longest waiting first, may go on.  Any thread. */
-void heist__sim_wake(const void *key, int count);
+/* Up to `wakes` of those that wait for key, the longest waiting first, may go on.  Any thread. */
+void heist__sim_wake(const void *key, int wakes);
 
 /* Waits until the epoll set has an event, as heist__sim_wait; -EINTR when a fault says so. */
 int heist__sim_poll(int epfd, int64_t deadline_ns);

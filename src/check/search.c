@@ -59,8 +59,8 @@ static bool await_child(pid_t pid, double seconds, int *status) {
     int fd = (int)syscall(SYS_pidfd_open, pid, 0);
     if (fd >= 0) {
         struct pollfd p = {fd, POLLIN, 0};
-        for (double left = seconds; left > 0; left = end - seconds_now())
-            if (poll(&p, 1, (int)(left * 1000) + 1) > 0) break;
+        double left = seconds;
+        while (left > 0 && poll(&p, 1, (int)(left * 1000) + 1) <= 0) left = end - seconds_now();
         close(fd);
     } else { /* before Linux 5.3 */
         const struct timespec moment = {0, 1000000};

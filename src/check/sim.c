@@ -209,7 +209,8 @@ static HEIST_NORETURN HEIST_COLD void deadlock(struct heist__sim *s) {
 static struct heist__sim_thread *decide(struct heist__sim *s, struct heist__sim_thread *t, bool spins) {
     int current = t ? t->id : HEIST__SIM_NOBODY, from = t ? current : HEIST__SIM_THREADS - 1;
     for (bool looked = false;;) {
-        uint64_t mask = able(s), own = t ? UINT64_C(1) << current : 0, calm = mask & ~spinning(s);
+        uint64_t mask = able(s), calm = mask & ~spinning(s);
+        uint64_t own = t ? UINT64_C(1) << current : 0; /* NOLINT: who has the turn has a number */
         bool stays = !spins && mask & own;
         if (stays) calm |= own; /* it may spin, but is in the middle of its look */
         if (spins && calm & ~own) calm &= ~own;

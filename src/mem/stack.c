@@ -458,7 +458,7 @@ static int get_without_cache(unsigned klass, struct heist__stack **out) {
         uint32_t first;
         int n = pool_take_run(klass, 1, &a, &first);
         if (n < 0) return n;
-        s = write_header(a, first);
+        s = write_header(a, first); /* NOLINT: at least one was taken, so both are set */
     }
     s->out = 1;
     *out = s;
