@@ -33,10 +33,10 @@
  * mutant WAKER_NO_RECHECK  a waker that found nobody asleep does not look at the injection queue again (SUBMITTERS=2)
  * mutant TAKE_STORE        a waker takes ASLEEP by a load and a store
  * mutant UNANNOUNCE_DROPS  the sleeper forgets that its waker counted it as searching
- * mutant STOLE_EDGE        rescue takes the edge of the wake-up descriptor and does not signal again (MAKES=1 SENTINEL FROM_IDLE)
+ * mutant STOLE_EDGE        rescue takes the owner's edge and does not signal again (MAKES=1 SENTINEL FROM_IDLE)
  * mutant NO_SENTINEL       nobody looks after the others (MAKES=1 SENTINEL FROM_IDLE)
  * mutant NO_TO_WATCH       who gets up where there is no sentinel calls none (MAKES=1 SENTINEL FROM_IDLE)
- * mutant WATCH_AFTER_SLEEP … only when it had slept, not when its look sent it back (ITEMS=2 MAKES=1 SENTINEL FROM_IDLE) */
+ * mutant WATCH_AFTER_SLEEP … only when it had slept (ITEMS=2 MAKES=1 SENTINEL FROM_IDLE DEPTH=330) */
 
 #ifndef N
 #define N 2
