@@ -1,13 +1,15 @@
 /* A planted race, found by a search.
  *
- * Two tasks pay into one account.  Each reads the balance, waits for its bank, and writes
- * the sum: what the other paid meanwhile is lost.  On a real machine it goes well nearly
+ * Some tasks pay into one account.  Each reads the balance, waits for its bank, and writes
+ * the sum: what another paid meanwhile is lost.  On a real machine it goes well nearly
  * always.  The search runs the program under many seeds, one thread at a time, until the
  * law at its end is broken, and then takes away every decision that is not needed for it. */
 #include <heist.h>
 #include <heist/testing.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+enum { PAYERS = 6 };
 
 static int balance;
 
@@ -21,12 +23,12 @@ static int pay(void *arg, void **out) {
 
 static int main_coro(void *arg, void **out) {
     (void)arg, (void)out;
-    int amounts[2] = {20, 22};
-    heist_task *t[2];
-    for (int i = 0; i < 2; i++)
+    int amounts[PAYERS] = {2, 4, 6, 8, 10, 12};
+    heist_task *t[PAYERS];
+    for (int i = 0; i < PAYERS; i++)
         if (heist_create_task(pay, &amounts[i], NULL, &t[i]) < 0) abort();
-    int err = heist_gather(t, 2, NULL, 0);
-    for (int i = 0; i < 2; i++) heist_unref(t[i]);
+    int err = heist_gather(t, PAYERS, NULL, 0);
+    for (int i = 0; i < PAYERS; i++) heist_unref(t[i]);
     return err;
 }
 

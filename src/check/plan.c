@@ -95,7 +95,9 @@ static bool read_item(const char **at, struct heist__decision *d) {
         if (!read_number(at, &n) || n >= HEIST__SIM_THREADS) return false;
         d->thread = (uint8_t)n;
     }
-    if (*(*at)++ != '.' || !read_number(at, &d->at)) return false;
+    if (**at != '.') return false;
+    ++*at;
+    if (!read_number(at, &d->at) || !**at) return false;
     char kind = *(*at)++;
     n = 0;
     if (kind == '@') {
