@@ -104,6 +104,31 @@ static inline int heist__sys_connect(int fd, const struct sockaddr *address, soc
     HEIST__SYS_ANSWER(int, connect(fd, address, bytes));
 }
 
+static inline int heist__sys_bind(int fd, const struct sockaddr *address, socklen_t bytes) {
+    HEIST_SYS_POINT("bind", fd);
+    HEIST__SYS_ANSWER(int, bind(fd, address, bytes));
+}
+
+static inline int heist__sys_listen(int fd, int backlog) {
+    HEIST_SYS_POINT("listen", fd);
+    HEIST__SYS_ANSWER(int, listen(fd, backlog));
+}
+
+static inline int heist__sys_shutdown(int fd, int how) {
+    HEIST_SYS_POINT("shutdown", fd);
+    HEIST__SYS_ANSWER(int, shutdown(fd, how));
+}
+
+static inline int heist__sys_setsockopt(int fd, int level, int name, const void *value, socklen_t bytes) {
+    HEIST_SYS_POINT("setsockopt", fd);
+    HEIST__SYS_ANSWER(int, setsockopt(fd, level, name, value, bytes));
+}
+
+static inline int heist__sys_getsockopt(int fd, int level, int name, void *value, socklen_t *bytes) {
+    HEIST_SYS_POINT("getsockopt", fd);
+    HEIST__SYS_ANSWER(int, getsockopt(fd, level, name, value, bytes));
+}
+
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_accept(int fd, struct sockaddr *address, socklen_t *bytes) {
     HEIST_SYS_POINT("accept4", fd);

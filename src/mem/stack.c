@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/sys.h"
 #include "conc/atomic.h"
 #include "conc/spin.h"
 
@@ -209,7 +210,7 @@ static size_t protected_limit(void) {
 
 static int protect(char *page, size_t bytes) {
     /* rlx: a count; nothing else is read by it. */
-    if (a_add_rlx(&pool.protected_guards, 1) < protected_limit() && mprotect(page, bytes, PROT_NONE) == 0) return 0;
+    if (a_add_rlx(&pool.protected_guards, 1) < protected_limit() && heist__sys_mprotect(page, bytes, PROT_NONE) == 0) return 0;
     a_sub_rlx(&pool.protected_guards, 1);
     return -ENOMEM;
 }
@@ -220,7 +221,8 @@ static int install_guard(struct heist__arena *a, uint32_t index) {
     char *page = stack_base(a, index);
     /* rlx: no_advice and advice_proven only save system calls. */
     while (!a_load_rlx(&a->no_advice)) {
-        if (madvise(page, a->page, MADV_GUARD_INSTALL) == 0) {
+        int err = heist__sys_madvise(page, a->page, MADV_GUARD_INSTALL);
+        if (err == 0) {
             /* An emulator may nod at advice that it does not know: look once. */
             if (a_load_rlx(&a->advice_proven) || !kernel_can_read(page)) {
                 a_store_rlx(&a->advice_proven, true);
@@ -228,9 +230,9 @@ static int install_guard(struct heist__arena *a, uint32_t index) {
                 return 0;
             }
             a_store_rlx(&a->no_advice, true);
-        } else if (errno == ENOMEM) {
+        } else if (err == -ENOMEM) {
             return -ENOMEM;
-        } else if (errno != EINTR && errno != EAGAIN) {
+        } else if (err != -EINTR && err != -EAGAIN) {
             a_store_rlx(&a->no_advice, true);
         }
     }
@@ -252,7 +254,7 @@ static struct heist__arena *map_arena(unsigned klass, uint32_t count) {
     char *at = heist__map(bytes);
     if (!at) return NULL;
     /* One touched page must not become 2 MiB.  Refused where there are none. */
-    (void)madvise(at, bytes, MADV_NOHUGEPAGE);
+    (void)heist__sys_madvise(at, bytes, MADV_NOHUGEPAGE);
 
     struct heist__arena *a = (void *)at;
     a->base = at + head;
@@ -589,7 +591,8 @@ static struct heist__arena *mark_for_trim(struct heist__stack *list) {
 }
 
 static void drop_pages(struct heist__arena *a, uint32_t first, uint32_t end) {
-    if (first < end) (void)madvise(stack_base(a, first), (size_t)(end - first) << class_shift(a->klass), MADV_DONTNEED);
+    if (first < end)
+        (void)heist__sys_madvise(stack_base(a, first), (size_t)(end - first) << class_shift(a->klass), MADV_DONTNEED);
 }
 
 /* Drops the pages of the marked stacks, neighbours in one call.  Guard marks stay:

@@ -51,7 +51,7 @@ int heist_conn_open(int fd, heist_conn **out) {
     socklen_t length = sizeof(type);
     (*out)->is_socket = S_ISSOCK(st.st_mode);
     (*out)->is_stream = S_ISFIFO(st.st_mode) ||
-                        (S_ISSOCK(st.st_mode) && !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) && type == SOCK_STREAM);
+                        (S_ISSOCK(st.st_mode) && !heist__sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) && type == SOCK_STREAM);
     return 0;
 }
 
@@ -150,7 +150,7 @@ int heist_conn_write(heist_conn *c, const void *buf, size_t size, double deadlin
 int heist_conn_shutdown(heist_conn *c) {
     if (!c) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED; /* it would end the parent's stream */
-    return shutdown(c->fd, SHUT_WR) ? -errno : 0;
+    return heist__sys_shutdown(c->fd, SHUT_WR);
 }
 
 int heist_conn_fd(const heist_conn *c) { return c ? c->fd : -EINVAL; }
@@ -169,5 +169,5 @@ int heist__socket_addr(int fd, heist_addr *out) { return name_of(fd, getsockname
 int heist_conn_set_nodelay(heist_conn *c, int on) {
     if (!c) return -EINVAL;
     int value = on != 0;
-    return setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)) ? -errno : 0;
+    return heist__sys_setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value));
 }

@@ -26,7 +26,7 @@ struct heist_listener {
 static int open_socket(int family) { return heist__sys_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
 
 static int set_option(int fd, int level, int name, int value) {
-    return setsockopt(fd, level, name, &value, sizeof(value)) ? -errno : 0;
+    return heist__sys_setsockopt(fd, level, name, &value, sizeof(value));
 }
 
 static int bind_and_listen(int fd, const heist_addr *addr, unsigned flags, int backlog) {
@@ -38,8 +38,8 @@ static int bind_and_listen(int fd, const heist_addr *addr, unsigned flags, int b
     if (!err && family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & HEIST_LISTEN_V6ONLY) != 0);
     if (err) return err;
-    if (bind(fd, (const struct sockaddr *)&addr->storage, addr->length)) return -errno;
-    return listen(fd, backlog) ? -errno : 0;
+    err = heist__sys_bind(fd, (const struct sockaddr *)&addr->storage, addr->length);
+    return err ? err : heist__sys_listen(fd, backlog);
 }
 
 int heist_listen(const heist_addr *addr, const heist_listen_options *opts, heist_listener **out) {
@@ -173,7 +173,7 @@ static int connect_one(const heist_addr *addr, int64_t until, heist_conn **out) 
         int error = 0;
         socklen_t size = sizeof(error);
         err = heist__fd_wait(c->reg, HEIST__REG_WRITE, until);
-        if (!err && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size)) err = -errno;
+        if (!err) err = heist__sys_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
         if (!err) err = -error;
     }
     if (err) {
