@@ -35,7 +35,7 @@ struct place {
 
 static int look_around(void *arg, void **out) {
     struct place *p = arg;
-    char here;
+    char here = 0;
     (void)out;
     p->in_place = near(&here, p->awaiter_frame);
     p->current_differs = heist_current_task() != p->awaiter;
@@ -46,7 +46,7 @@ static int look_around(void *arg, void **out) {
 
 static int await_one(void *arg, void **out) {
     struct place *p = arg;
-    char here;
+    char here = 0;
     (void)out;
     p->awaiter = heist_current_task();
     p->awaiter_frame = &here;
