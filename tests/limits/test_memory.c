@@ -7,6 +7,7 @@
  * the kernel's limit of mappings, where each guard needs one; and many tasks asleep, of
  * which the heavy form makes a million. */
 #include "limits/child.h"
+#include "limits/dig.h"
 
 #include <heist.h>
 #include <signal.h>
@@ -266,21 +267,6 @@ static int sleep_in_the_crowd(void *arg, void **out) {
     if (err < 0 || mine != kept) s->wrong++;
     s->woken++;
     return err;
-}
-
-static __attribute__((noinline)) int recurse(volatile char *above) {
-    volatile char frame[512];
-    memset((void *)frame, above[0], sizeof frame);
-    if (frame[5] == 'x') return 0;
-    return recurse(frame) + frame[1];
-}
-
-static int dig(void *arg, void **out) {
-    volatile char start = 0;
-    (void)arg;
-    (void)out;
-    recurse(&start);
-    return 0;
 }
 
 /* One worker: what sleeps, sleeps when the counter says so. */

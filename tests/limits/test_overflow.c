@@ -6,6 +6,7 @@
  * by the kernel when it has no room to deliver a signal there, and in the call that
  * suspends, with every number of bytes left that makes a difference to it. */
 #include "limits/child.h"
+#include "limits/dig.h"
 
 #include <alloca.h>
 #include <heist.h>
@@ -17,21 +18,6 @@
 #define LINE_END "): its stack of 65536 bytes is full; give it stack_bytes = 131072\n"
 
 /* ---- what overflows ---- */
-
-static __attribute__((noinline)) int recurse(volatile char *above) {
-    volatile char frame[512];
-    memset((void *)frame, above[0], sizeof frame);
-    if (frame[5] == 'x') return 0;
-    return recurse(frame) + frame[1];
-}
-
-static int dig(void *arg, void **out) {
-    volatile char start = 0;
-    (void)arg;
-    (void)out;
-    recurse(&start);
-    return 0;
-}
 
 /* A handler on the stack of whoever runs: it was installed without SA_ONSTACK. */
 static void dig_in_handler(int signal_number) {
