@@ -47,6 +47,8 @@ int heist__fd_wait(struct heist__reg *r, int direction, int64_t deadline_ns) {
     return heist__wait(&f.wait);
 }
 
+void heist__fd_settle(struct heist__reg *r) { heist__reg_settle(r, heist__self()->loop->home); }
+
 int heist__fd_deadline(double deadline, int64_t *out) {
     if (isnan(deadline)) return -EINVAL;
     *out = heist__ns_from_seconds(deadline);

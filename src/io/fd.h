@@ -15,6 +15,9 @@ void heist__fd_skipped(void);
  * -EBUSY, or what the poller said. */
 int heist__fd_wait(struct heist__reg *r, int direction, int64_t deadline_ns);
 
+/* From now on the running loop watches it; see heist__reg_settle.  In a task. */
+void heist__fd_settle(struct heist__reg *r);
+
 /* A public deadline as an instant: -EINVAL for not-a-number. */
 int heist__fd_deadline(double deadline, int64_t *out);
 

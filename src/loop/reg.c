@@ -123,6 +123,26 @@ int heist__reg_begin(struct heist__reg *r, int direction, bool drained) {
     return result;
 }
 
+/* Under the lock.  The kernel reports at once what is ready already; its event waits for the lock. */
+static int watch(struct heist__reg *r, heist_loop *loop) {
+    /* ar: pairs with poll_events, on any thread: it sees this registration whole, in memory that may be fresh.
+     * (The kernel orders it too, but neither the language nor a detector knows.) */
+    a_add_ar(&loop->watched, 1);
+    int err = heist__poller_add(&loop->poller, r->fd,
+                                HEIST__POLL_IN | HEIST__POLL_OUT | HEIST__POLL_RDHUP | HEIST__POLL_EDGE, data_of(r));
+    if (err)
+        a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
+    else
+        r->loop = heist__loop_hold(loop);
+    return err;
+}
+
+void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
+    heist__spin_lock(&r->lock);
+    if (!r->loop && !r->closed) (void)watch(r, loop);
+    heist__spin_unlock(&r->lock);
+}
+
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park) {
     int result = 1;
     heist__spin_lock(&r->lock);
@@ -135,19 +155,8 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     } else if (s->state == HEIST__SLOT_WAITER) {
         result = -EBUSY;
     } else if (!r->loop) {
-        /* The kernel reports at once what is ready already; its event waits for this lock.
-         * ar: pairs with poll_events, on any thread: it sees this registration whole, in memory that may be fresh.
-         * (The kernel orders it too, but neither the language nor a detector knows.) */
-        a_add_ar(&loop->watched, 1);
-        int err = heist__poller_add(&loop->poller, r->fd,
-                                    HEIST__POLL_IN | HEIST__POLL_OUT | HEIST__POLL_RDHUP | HEIST__POLL_EDGE,
-                                    data_of(r));
-        if (err) {
-            a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
-            result = err;
-        } else {
-            r->loop = heist__loop_hold(loop);
-        }
+        int err = watch(r, loop);
+        if (err) result = err;
     }
     if (result == 1) *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, park};
     heist__spin_unlock(&r->lock);

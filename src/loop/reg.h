@@ -55,6 +55,8 @@ struct heist__reg {
 struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *owner, int fd));
 /* The descriptor of one that was made with -1, before anybody else knows it. */
 void heist__reg_adopt(struct heist__reg *r, int fd);
+/* Watched by this loop from now on.  A failure is met again, and told, at the first wait. */
+void heist__reg_settle(struct heist__reg *r, heist_loop *loop);
 /* Wakes who waits with HEIST_ECLOSED; when the last call in progress has left (at once, if there is none)
  * unregisters and disposes. */
 void heist__reg_close(struct heist__reg *r);

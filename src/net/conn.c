@@ -33,6 +33,9 @@ int heist__conn_new(int fd, heist_conn **out) {
 void heist__conn_adopt(heist_conn *c, int fd) {
     c->fd = fd;
     heist__reg_adopt(c->reg, fd);
+    /* One that is accepted will be waited for: by the loop that accepted it, so that its listener decides who polls,
+     * and not who happened to have stolen the task that waits first. */
+    heist__fd_settle(c->reg);
 }
 
 int heist_conn_open(int fd, heist_conn **out) {

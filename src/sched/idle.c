@@ -93,7 +93,7 @@ static bool steal_from(struct heist__worker *w, struct heist__worker *v, enum sh
     for (int q = 0; q < 2 && (share >= MOST || !got); q++) {
         struct heist__deque *d = q ? &v->queue : &v->stack;
         size_t size = heist__deque_size(d);
-        if (size <= (share != SURPLUS ? 0 : q ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE)) continue;
+        if (size <= (share != SURPLUS ? 0 : q ? a_load_rlx(&v->keeps) : HEIST__STACK_ALONE)) continue;
         size_t want = share == ALL    ? size
                       : share == MOST ? size - size / 4
                       : q             ? (size + 1) / 2
@@ -152,7 +152,7 @@ static bool something_came(struct heist__worker *w, bool *theirs) {
     if (w->alone || w->spare) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
-        if (heist__deque_size(&v->queue) > HEIST__QUEUE_ALONE || heist__deque_size(&v->stack) > HEIST__STACK_ALONE) {
+        if (heist__deque_size(&v->queue) > a_load_rlx(&v->keeps) || heist__deque_size(&v->stack) > HEIST__STACK_ALONE) {
             *theirs = true;
             return true;
         }

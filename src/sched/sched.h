@@ -18,7 +18,8 @@
 /* Steps of unpinned tasks between two looks at inbox, timers and descriptors. */
 #define HEIST__TURN_STEPS 64
 /* Ready tasks beyond which another worker is asked to help.  Those of `queue` are short, mostly, and to wake a
- * worker costs as much as some of them; should one be long, the sentinel sees it. */
+ * worker costs as much as some of them: its owner keeps what it will have done soon (w->keeps), and at birth
+ * so many; should one be long, the sentinel sees it. */
 #define HEIST__STACK_ALONE 1
 #define HEIST__QUEUE_ALONE 16
 /* Of them, how many may run within one step, on the stack of the task that awaits them; fewer when somebody
@@ -44,6 +45,7 @@ struct heist__worker {
     void *commit_arg;
     struct heist__stack_cache stacks;
     unsigned picks;
+    unsigned pace_turns;
     unsigned in_place; /* tasks that the step which runs may still run on its own stack */
     int locks_watch; /* debug mode: locks held when the step began, plus one; 0: not watched; see held.h */
     bool polling;    /* wakes now come from the loop's steps: they are served in order of arrival */
@@ -68,6 +70,7 @@ struct heist__worker {
     _Atomic(heist_task *) shown; /* the task that runs, or NULL; for the monitor, who takes a reference before he looks */
     _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
     _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
+    _Atomic(unsigned) keeps; /* tasks of `queue` that are not worth another's help */
 
     /* shared: by those who look whether it is stuck */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) seen; /* tick and turns at the last look */

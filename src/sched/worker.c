@@ -33,12 +33,32 @@ static unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool to
     return 1 + in_place;
 }
 
+/* What it will have done within KEEP_NS a worker keeps to itself, up to KEEP_MAX tasks of its queue: another that
+ * gets up for less takes a processor from somebody (with the load beside it, from the load), and half of the
+ * events, and is late with them when it loses its own.  The pace is measured now and then. */
+#define KEEP_NS 250000
+#define KEEP_MAX 64
+#define PACE_TURNS 16
+
+static void note_pace(struct heist__worker *w, unsigned ran, int64_t elapsed) {
+    unsigned keeps = a_load_rlx(&w->keeps); /* rlx, as all of it: a heuristic; only we write it */
+    int64_t done = elapsed > 0 ? KEEP_NS * (int64_t)ran / elapsed : KEEP_MAX;
+    unsigned now = done < 1 ? 1 : done > KEEP_MAX ? KEEP_MAX : (unsigned)done;
+    /* One slow turn may be the machine's doing, a fast one is not. */
+    a_store_rlx(&w->keeps, now >= keeps ? now : keeps - (keeps - now + 3) / 4);
+}
+
 /* Those that stand in the queue now: short steps, mostly, that somebody outside waits for. */
 static unsigned run_queue(struct heist__worker *w) {
     size_t waiting = heist__deque_size(&w->queue);
+    if (!waiting) return 0;
     if (waiting > HEIST__TURN_STEPS) waiting = HEIST__TURN_STEPS;
+    int64_t begin = 0;
+    bool measured = !w->alone && ++w->pace_turns % PACE_TURNS == 0;
+    if (measured) begin = heist__clock_now(&(struct heist__clock){0});
     unsigned ran = 0, more;
     while (waiting-- && (more = step_of(w, &w->queue, true, HEIST__IN_PLACE_TIMED))) ran += more;
+    if (measured && ran) note_pace(w, ran, heist__clock_now(&(struct heist__clock){0}) - begin);
     return ran;
 }
 
@@ -123,7 +143,7 @@ bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
     }
     size_t ran = heist__loop_run_ready(loop);
     if (heist_unlikely(loop->fatal)) return true;
-    if (!w->alone && heist__deque_size(&w->queue) > HEIST__QUEUE_ALONE && a_load_rlx(&w->rt->sleepers) > 0) /* rlx: as in ready */
+    if (!w->alone && heist__deque_size(&w->queue) > a_load_rlx(&w->keeps) && a_load_rlx(&w->rt->sleepers) > 0) /* rlx: as in ready */
         heist__wake_searcher(w->rt, -1);
     ran += run_tasks(w);
     return ran || loop->ready.count;

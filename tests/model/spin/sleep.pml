@@ -8,7 +8,7 @@
  * release store, so it stays in a store buffer, unseen by the others, until the worker's next
  * read-modify-write or any later time.  The deque itself has a model of its own (deque.pml); here it is a
  * count.  The injection queue and the inboxes are counts too (take: all at once).  STACK_ALONE is 1 as in
- * the source, QUEUE_ALONE 1 instead of 16, LINGER_LOOKS 1 instead of 7; the look before sleep (spin) only
+ * the source, QUEUE_ALONE 1 instead of what a worker keeps (1 to 64), LINGER_LOOKS 1 instead of 7; the look before sleep (spin) only
  * delays, and is left out.
  *
  * Claims when nothing can move any more (Spin's `timeout`):
