@@ -12,6 +12,7 @@
 #include "check/inner.h"
 #include "conc/self.h"
 #include "mem/slab.h"
+#include "task/extra.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -70,7 +71,7 @@ static bool describe_task(void *object, void *arg) {
     heist_future *f = object;
     uint64_t word = a_load_acq(&f->word); /* acq: as try_ref; nobody moves meanwhile */
     if (!heist__refs(word) || word & HEIST__F_DONE || !(word & HEIST__F_TASK)) return true;
-    const char *name = a_load_rlx(&f->name); /* rlx: as above, and its lock may be held */
+    const char *name = heist__extra_name(f);
     if (name)
         say(out, "  task '%s'", name);
     else

@@ -23,6 +23,7 @@
 #include "sched/sched.h"
 #include "loop/handle.h"
 #include "loop/reg.h"
+#include "task/extra.h"
 
 #define DEFAULT_STACK ((size_t)64 << 10)
 #define MAX_WORKERS 1024
@@ -42,7 +43,7 @@ static void on_thread_exit(struct heist__self *self) {
 static size_t describe_overflow(struct heist__stack *s, char *buf, size_t n) {
     heist_task *t = heist__self()->task;
     if (!t || !t->coro || t->coro->stack != s) return 0;
-    const char *own = a_load_rlx(&t->name); /* rlx: read without its lock, on the way to the end */
+    const char *own = heist__extra_name(t);
     int length = own ? snprintf(buf, n, "task '%s' (made at %s:%u)", own, t->file, t->line)
                      : snprintf(buf, n, "task Task-%llu (made at %s:%u)", (unsigned long long)heist__task_number(t), t->file,
                                 t->line);
@@ -105,6 +106,7 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
     w->spare = index >= rt->regular;
     w->alone = rt->workers == 1;
     w->random = 2463534242u + (uint32_t)index * 2654435761u;
+    a_store_rlx(&w->keeps, HEIST__QUEUE_ALONE); /* rlx: not published yet */
     int err = heist__deque_init(&w->stack, 8);
     if (!err) err = heist__deque_init(&w->queue, 8);
     if (!err) err = heist__loop_create(rt, w, &rt->clock, w->spare ? &rt->spare_sleeps : &rt->sleepers, &w->loop);

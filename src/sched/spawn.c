@@ -20,6 +20,7 @@
 #include "mem/slab.h"
 #include "sched/held.h"
 #include "sched/sched.h"
+#include "task/extra.h"
 #include "task/state.h"
 
 /* ---- where a ready task goes ---- */
@@ -78,7 +79,7 @@ void heist__ready(heist_task *t) {
     /* One task is what this worker runs next; from some on another worker may help.  rlx: should the
      * looks miss a worker that falls asleep just now, this one still runs the task, and the sentinel looks. */
     if (!w->alone && a_load_rlx(&rt->sleepers) > 0 && a_load_rlx(&rt->searching) == 0 &&
-        heist__deque_size(d) > (w->polling ? HEIST__QUEUE_ALONE : HEIST__STACK_ALONE))
+        heist__deque_size(d) > (w->polling ? a_load_rlx(&w->keeps) : HEIST__STACK_ALONE))
         heist__wake_searcher(rt, -1);
 }
 
@@ -102,10 +103,19 @@ static int check_options(const heist_task_options *opts) {
     return 0;
 }
 
-static char *copy_name(const char *name) {
-    size_t n = strlen(name) + 1;
-    char *copy = heist__alloc(n);
-    return copy ? memcpy(copy, name, n) : NULL;
+/* What a task has from birth beside its body.  *out may stay NULL: it has nothing. */
+static int make_extra(const heist_task_options *opts, struct heist__extra **out) {
+    if (!opts || !opts->name) return 0;
+    size_t n = strlen(opts->name) + 1;
+    struct heist__extra *e = heist__zalloc(sizeof(*e));
+    char *name = e ? heist__alloc(n) : NULL;
+    if (!name) {
+        heist__free(e);
+        return -ENOMEM;
+    }
+    a_store_rlx(&e->name, memcpy(name, opts->name, n)); /* rlx: not published yet */
+    *out = e;
+    return 0;
 }
 
 /* By a thread that is no worker of rt.  In the one order of sc operations either the close sees the birth,
@@ -135,11 +145,11 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     /* A worker that has seen the close refuses; one that has not is waited for (shutdown.c). */
     if (heist_unlikely(own && w->acked)) return HEIST_ECLOSED;
     if (heist_unlikely(rt->max_tasks) && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
-    char *name = NULL;
-    if (opts && opts->name && !(name = copy_name(opts->name))) return -ENOMEM;
+    struct heist__extra *extra = NULL;
+    if (opts && (err = make_extra(opts, &extra))) return err;
     heist_task *t = heist__future_alloc(self, loop, a_load_rlx(&loop->id)); /* rlx: referenced */
     if (heist_unlikely(!t)) {
-        heist__free(name);
+        heist__extra_free(extra);
         return -ENOMEM;
     }
     t->rt = rt;
@@ -157,7 +167,7 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
         t->stack_bytes = opts->stack_bytes ? (uint32_t)opts->stack_bytes : rt->stack_bytes;
         t->arg_free = opts->arg_free;
         t->value_free = opts->result_free;
-        a_store_rlx(&t->name, name);
+        a_store_rlx(&t->extra, extra);
     } else {
         t->pinned = rt->alone;
         t->stack_bytes = rt->stack_bytes;
@@ -167,7 +177,8 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
         a_store_rel(&w->births, a_load_rlx(&w->births) + 1); /* rel: pairs with live_tasks; only we write it */
         heist__state_born(t, HEIST__F_TASK, out ? 2 : 1);
     } else if (!born_outside(rt, t, out ? 2 : 1)) {
-        heist__free(name);
+        a_store_rlx(&t->extra, NULL);
+        heist__extra_free(extra);
         heist__slab_put(self, HEIST__SLAB_FUTURE, t);
         return HEIST_ECLOSED;
     }

@@ -9,6 +9,7 @@
 #include "base/fork.h"
 #include "conc/self.h"
 #include "mem/slab.h"
+#include "task/extra.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -31,7 +32,7 @@ heist_future *heist__future_alloc(struct heist__self *self, heist_loop *loop, ui
     a_store_rlx(&f->cancel, 0);
     a_store_rlx(&f->cancel_message, NULL);
     a_store_rlx(&f->number, 0);
-    a_store_rlx(&f->name, NULL);
+    a_store_rlx(&f->extra, NULL);
     return f;
 }
 
@@ -61,8 +62,8 @@ static HEIST_NOINLINE void destroy(heist_future *f) {
     if (done && f->outcome == HEIST__OUT_VALUE && retrieved < 2 && f->value && f->value_free) f->value_free(f->value);
     heist__free(f->failure);
     heist__free(a_load_rlx(&f->cancel_message)); /* rlx, as the next: nobody else holds it */
-    heist__free(a_load_rlx(&f->name));
-    a_store_rlx(&f->name, NULL);
+    heist__extra_free(a_load_rlx(&f->extra));
+    a_store_rlx(&f->extra, NULL);
     a_store_rlx(&f->word, 0); /* rlx: dead; a late try_ref refuses it */
     heist__slab_put(self, HEIST__SLAB_FUTURE, f);
 }
@@ -73,12 +74,12 @@ heist_future *heist_ref(heist_future *f) {
 }
 
 void heist__future_dispose(heist_future *f) {
-    if (!(a_load_rlx(&f->word) & HEIST__F_TASK) || f->failure || f->value_free || a_load_rlx(&f->name) ||
+    if (!(a_load_rlx(&f->word) & HEIST__F_TASK) || f->failure || f->value_free || a_load_rlx(&f->extra) ||
         a_load_rlx(&f->cancel_message) || f->outcome != HEIST__OUT_VALUE) {
         destroy(f);
         return;
     }
-    /* The common end of a task: no value to free, no failure, no name. */
+    /* The common end of a task: no value to free, no failure, nothing of its own. */
     a_store_rlx(&f->word, 0);
     heist__slab_put(heist__self(), HEIST__SLAB_FUTURE, f);
 }

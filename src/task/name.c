@@ -1,14 +1,14 @@
 /* Names of tasks: Task-N unless one was given, and the printable form of a future.
  *
  * A number is taken when a name is first asked for, so that a spawn pays nothing.
- * A name of its own is a string behind an atomic pointer that is exchanged under
- * one short lock, so that a reader can copy it. */
+ * A name of its own is exchanged under one short lock, so that a reader can copy it. */
 #include <heist/future.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "conc/spin.h"
+#include "task/extra.h"
 #include "task/task.h"
 
 static struct heist__spin name_lock;
@@ -23,10 +23,14 @@ uint64_t heist__task_number(heist_task *t) {
 
 size_t heist__task_name_into(heist_task *t, char *buf, size_t size) {
     int length;
-    heist__spin_lock(&name_lock);
-    const char *own = a_load_rlx(&t->name); /* rlx: under the lock */
-    if (own) length = snprintf(buf, size, "%s", own);
-    heist__spin_unlock(&name_lock);
+    struct heist__extra *extra = heist__extra_of(t);
+    const char *own = NULL;
+    if (extra) {
+        heist__spin_lock(&name_lock);
+        /* rlx: under the lock */
+        if ((own = a_load_rlx(&extra->name))) length = snprintf(buf, size, "%s", own);
+        heist__spin_unlock(&name_lock);
+    }
     if (!own) length = snprintf(buf, size, "Task-%llu", (unsigned long long)heist__task_number(t));
     return length < 0 ? 0 : (size_t)length;
 }
@@ -48,12 +52,13 @@ int heist_task_name(heist_task *t, char *buf, size_t size) {
 int heist_task_set_name(heist_task *t, const char *name) {
     if (!t || !name || !heist__is_task(t)) return -EINVAL;
     size_t length = strlen(name) + 1;
-    char *copy = heist__alloc(length);
+    struct heist__extra *extra = heist__extra(t);
+    char *copy = extra ? heist__alloc(length) : NULL;
     if (!copy) return -ENOMEM;
     memcpy(copy, name, length);
     heist__spin_lock(&name_lock);
-    char *old = a_load_rlx(&t->name); /* rlx, as the store: under the lock */
-    a_store_rlx(&t->name, copy);
+    char *old = a_load_rlx(&extra->name); /* rlx, as the store: under the lock */
+    a_store_rlx(&extra->name, copy);
     heist__spin_unlock(&name_lock);
     heist__free(old);
     return 0;

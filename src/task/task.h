@@ -19,6 +19,7 @@
 #include "task/park.h"
 
 struct heist__coro;
+struct heist__extra;
 struct heist__waiter;
 
 /* heist_fail's record. */
@@ -85,7 +86,7 @@ struct heist_future {
     _Atomic(uint8_t) close_asked;             /* the close of its runtime has asked it to cancel */
     _Atomic(struct heist__failure *) cancel_message; /* the last canceller's; exchanged */
     _Atomic(uint64_t) number;                 /* of its automatic name */
-    _Atomic(char *) name;                     /* of its own, or NULL; guarded by the name lock */
+    _Atomic(struct heist__extra *) extra;     /* what few tasks have, or NULL; see extra.h */
 };
 
 _Static_assert(sizeof(struct heist_future) <= 192, "a future is three cache lines: a burst of spawns is as fast as memory");
