@@ -91,6 +91,7 @@ int heist_gather(heist_future *const *futures, size_t n, void **results, unsigne
         g->parts[i].whole = g;
         g->parts[i].waiter.kind = HEIST__WAIT_HOOK;
         g->parts[i].waiter.hook = child_ended;
+        g->parts[i].waiter.awaiter = g->turn;
         if (!heist__future_add_waiter(futures[i], &g->parts[i].waiter)) child_ended(&g->parts[i].waiter, futures[i]);
     }
     err = heist_await(g->turn, NULL);

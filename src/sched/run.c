@@ -178,6 +178,7 @@ int heist_loop_run_until_complete(heist_loop *loop, heist_future *f, void **out)
     }
     u->waiter.kind = HEIST__WAIT_HOOK;
     u->waiter.hook = until_done;
+    u->waiter.awaiter = NULL;
     a_store_rlx(&u->refs, 2); /* rlx: published by add_waiter */
     a_store_rlx(&u->fired, 0);
     u->loop = heist_loop_ref(loop);

@@ -105,6 +105,49 @@ bool heist__future_remove_waiter(heist_future *f, struct heist__waiter *w) {
     return true;
 }
 
+/* ---- who waits ----
+ *
+ * A waiter that is linked stays where it is while the lock is held: AWAIT and HOOK leave by completion, which needs
+ * the lock, or, as PARK, by remove, which needs it too.  So its task is not done, and a reference can be taken. */
+
+size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, unsigned *threads) {
+    uintptr_t v = lock_waiters(f);
+    if (v == HEIST__WAITERS_DONE) return 0;
+    size_t n = 0;
+    for (struct heist__waiter *w = (struct heist__waiter *)v; w; w = w->next) {
+        heist_future *by = NULL;
+        switch (w->kind) {
+        case HEIST__WAIT_AWAIT: by = w->task; break;
+        case HEIST__WAIT_PARK:
+            if (w->park->parker)
+                ++*threads;
+            else
+                by = heist_container_of(w->park, heist_task, park);
+            break;
+        case HEIST__WAIT_HOOK: by = w->awaiter; break;
+        case HEIST__WAIT_CALLBACK: break;
+        }
+        if (!by || !heist__future_try_ref(by)) continue;
+        if (n < room)
+            out[n] = by;
+        else
+            heist_unref(by);
+        n++;
+    }
+    unlock_waiters(f, (struct heist__waiter *)v);
+    return n;
+}
+
+struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(struct heist__waiter *, heist_future *),
+                                              const heist_future *awaiter) {
+    uintptr_t v = lock_waiters(f);
+    if (v == HEIST__WAITERS_DONE) return NULL;
+    struct heist__waiter *head = (struct heist__waiter *)v, *w = head;
+    while (w && !(w->kind == HEIST__WAIT_HOOK && w->hook == hook && w->awaiter == awaiter)) w = w->next;
+    unlock_waiters(f, w ? unlink_waiter(head, w) : head);
+    return w;
+}
+
 /* ---- done callbacks ---- */
 
 static void end_callback(struct done_callback *c) {

@@ -126,6 +126,9 @@ struct heist__waiter {
         heist_task *task;         /* AWAIT: a task that only completion wakes */
         struct heist__park *park; /* PARK: claimed first, may be removed by its owner */
     };
+    /* HOOK, for the await graph: the task that waits by it, or the future that stands for several (a gather's);
+     * NULL: nobody.  It lives as long as the waiter is linked. */
+    heist_future *awaiter;
 };
 
 /* Publishes the outcome, wakes and posts everybody, and drops `drop_refs` references.  The caller wrote
@@ -137,6 +140,13 @@ void heist__future_publish(heist_future *f, unsigned drop_refs);
 bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w);
 /* Removes it; false when completion has passed it (then it was claimed, or never will be looked at again). */
 bool heist__future_remove_waiter(heist_future *f, struct heist__waiter *w);
+
+/* For the await graph: references to the tasks and futures that wait for f now, at most `room` of them, into out;
+ * returns how many there were.  *threads: plain threads that wait.  Any thread. */
+size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, unsigned *threads);
+/* Unlinks the first hook of this function and awaiter, or gives NULL: then there is none, or completion has passed it. */
+struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(struct heist__waiter *, heist_future *),
+                                              const heist_future *awaiter);
 
 /* done: the outcome may be read */
 static inline bool heist__future_is_done(const heist_future *f) {
