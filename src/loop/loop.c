@@ -213,7 +213,11 @@ static bool claim_wait(heist_loop *loop, struct heist__wait_timer *w) {
 }
 
 /* Waits that fired: their claims are won under the lock, their wakes happen after it. */
+#ifdef HEIST_MODEL
+#define FIRE_BATCH 2 /* so that the edge between two batches is reached */
+#else
 #define FIRE_BATCH 64
+#endif
 
 /* By the owner; or by a rescuer, and then due handles go to the inbox, for their callbacks stay with the loop. */
 static unsigned fire(heist_loop *loop, bool rescue) {

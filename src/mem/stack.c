@@ -32,6 +32,7 @@
 #include "base/sys.h"
 #include "conc/atomic.h"
 #include "conc/spin.h"
+#include "mem/ranges.h"
 
 #if HEIST_ASAN
 #include <sanitizer/asan_interface.h>
@@ -55,15 +56,13 @@ _Static_assert(offsetof(struct heist__stack, user) == HEIST_CACHE_LINE, "the hot
  * what is asked of RLIMIT_AS at once. */
 #define ARENA_MAX_STACKS 65536u
 #define ARENA_MAX_BYTES ((size_t)16 << 30)
-/* 1,000,000 stacks of the largest size take 512 arenas. */
-#define MAX_ARENAS 1024u
 
 struct heist__arena {
     /* Fixed before it is published. */
     char *base; /* of the stack with index 0 */
     size_t map_bytes;
     size_t page;
-    unsigned slot; /* in the table */
+    int range; /* its number in the table */
     uint32_t klass, count;
     uint64_t *cold;              /* a bit for each stack; under the lock */
     uint64_t *trim;              /* likewise; the trimming thread's */
@@ -105,16 +104,6 @@ static struct {
     _Atomic(bool) force_mprotect;
     _Atomic(size_t) force_limit;
 } pool;
-
-/* What the signal handler reads.  An entry is written under the pool's lock: `hi` and
- * `shift` first, then `lo`; cleared by lo = 0 before the arena goes. */
-struct range {
-    _Atomic(uintptr_t) lo; /* of the first stack; 0: free */
-    _Atomic(uintptr_t) hi;
-    _Atomic(unsigned) shift;
-};
-static struct range ranges[MAX_ARENAS];
-static _Atomic(unsigned) ranges_used; /* entries from here on were never used */
 
 /* ---- sizes ---- */
 
@@ -275,18 +264,10 @@ static struct heist__arena *map_arena(unsigned klass, uint32_t count) {
 /* With the lock: enters the arena in the table and in the list of its size; false when
  * the table is full. */
 static bool publish_arena(struct heist__arena *a) {
-    unsigned used = a_load_rlx(&ranges_used); /* rlx: written under this lock */
-    unsigned slot = 0;
-    while (slot < used && a_load_rlx(&ranges[slot].lo) != 0) slot++; /* rlx: likewise */
-    if (slot == MAX_ARENAS) return false;
-    a->slot = slot;
-    /* rel: whoever reads this lo (acquire, contains_guard) sees these two; and whoever reads one of these two does
-     * not read the old lo after it. */
-    a_store_rel(&ranges[slot].hi, (uintptr_t)a->base + ((uintptr_t)a->count << class_shift(a->klass)));
-    a_store_rel(&ranges[slot].shift, class_shift(a->klass));
-    a_store_rel(&ranges[slot].lo, (uintptr_t)a->base);
-    /* rel pairs with the acquire in contains_guard: an entry below the count is written. */
-    if (slot == used) a_store_rel(&ranges_used, used + 1);
+    unsigned shift = class_shift(a->klass);
+    uintptr_t lo = (uintptr_t)a->base;
+    a->range = heist__ranges_add((struct heist__range){lo, lo + ((uintptr_t)a->count << shift), shift});
+    if (a->range < 0) return false;
 
     if (pool.newest[a->klass]) pool.newest[a->klass]->next = a;
     else pool.arenas[a->klass] = a;
@@ -682,8 +663,7 @@ bool heist__stack_pool_release(void) {
     for (unsigned klass = 0; klass < HEIST__STACK_CLASSES; klass++) {
         chains[klass] = pool.chains[klass];
         arenas[klass] = pool.arenas[klass];
-        /* rel: pairs with the second reading in contains_guard. */
-        for (struct heist__arena *a = arenas[klass]; a; a = a->next) a_store_rel(&ranges[a->slot].lo, 0);
+        for (struct heist__arena *a = arenas[klass]; a; a = a->next) heist__ranges_remove(a->range);
         pool.chains[klass] = NULL;
         pool.arenas[klass] = pool.newest[klass] = NULL;
         pool.stacks[klass] = 0;
@@ -711,20 +691,12 @@ bool heist__stack_pool_release(void) {
 
 bool heist__stack_contains_guard(const void *addr, struct heist__stack **owner) {
     uintptr_t at = (uintptr_t)addr;
-    unsigned used = a_load_acq(&ranges_used); /* acq: pairs with publish_arena */
-    for (unsigned i = 0; i < used; i++) {
-        uintptr_t lo = a_load_acq(&ranges[i].lo); /* acq: hi and shift of this arena or a later one */
-        if (lo == 0 || at < lo) continue;
-        uintptr_t hi = a_load_acq(&ranges[i].hi); /* acq: keeps the second reading of lo behind it */
-        unsigned shift = a_load_acq(&ranges[i].shift);
-        if (at >= hi || a_load_rlx(&ranges[i].lo) != lo) continue;
-        size_t index = (at - lo) >> shift;
-        if (((at - lo) & (((uintptr_t)1 << shift) - 1)) >= page_size()) return false;
-        struct heist__stack *s = (void *)header_address(lo, shift, index);
-        *owner = s->out ? s : NULL;
-        return true;
-    }
-    return false;
+    struct heist__range r;
+    if (!heist__ranges_find(at, &r)) return false;
+    if (((at - r.lo) & (((uintptr_t)1 << r.shift) - 1)) >= page_size()) return false;
+    struct heist__stack *s = (void *)header_address(r.lo, r.shift, (at - r.lo) >> r.shift);
+    *owner = s->out ? s : NULL;
+    return true;
 }
 
 size_t heist__stack_high_water(struct heist__stack *s) {

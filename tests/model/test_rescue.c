@@ -58,6 +58,8 @@ static void with_timers(int n, int64_t first_ns, int64_t apart_ns) {
 static void setup_1(void) { with_timers(1, 1000, 1); }
 static void setup_2(void) { with_timers(2, 1000, 1); }
 static void setup_3(void) { with_timers(3, 1000, 1); }
+/* Equal deadlines run in the order of their making, also when a rescuer takes them out in two batches. */
+static void setup_equal(void) { with_timers(3, 1000, 0); }
 /* Due one after the other, as the clock is read. */
 static void setup_rising(void) { with_timers(3, model_now_ns() + 150000, 25000); }
 
@@ -217,6 +219,7 @@ int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"one timer", setup_1, {owner_turns, rescues}, check_timers, {3, 1}, {4, 2}, true},
         {"three timers keep their order", setup_3, {owner_turns, rescues_twice}, check_timers, {2, 1}, {3, 1}, true},
+        {"three timers of one instant", setup_equal, {owner_turns, rescues}, check_timers, {2, 1}, {3, 1}, true},
         {"timers that fall due one by one",
          setup_rising,
          {owner_turns_often, rescues_often},

@@ -111,6 +111,7 @@ static void setup_1_1(void) { setup_workers(1, 1); }
 static void setup_1_2(void) { setup_workers(1, 2); }
 static void setup_2_1(void) { setup_workers(2, 1); }
 static void setup_2_2(void) { setup_workers(2, 2); }
+static void setup_2_3(void) { setup_workers(2, 3); }
 static void setup_2_4(void) { setup_workers(2, 4); }
 
 /* The last job stops all, as shutdown.c does: the flag that a sleeper looks at, then the wakes. */
@@ -159,6 +160,13 @@ static void gets_up(void) {
     work(0);
 }
 static void worker_0(void) { work(0); }
+/* Two tasks more than it runs next: while it calls a searcher the other may not search, and must not spin. */
+static void makes_three(void) {
+    heist__worker_enter(rt->worker[0]);
+    for (intptr_t i = 0; i < 3; i++) model_assert(heist_create_task_at("case", 1, body, (void *)i, NULL, NULL) == 0);
+    heist__worker_leave(rt->worker[0]);
+    work(0);
+}
 static void worker_1(void) { work(1); }
 
 static void spawn(heist_coro_fn fn, intptr_t i) {
@@ -246,6 +254,7 @@ int main(int argc, char **argv) {
          {0, 1},
          {1, 0},
          true},
+        {"two workers, a surplus", setup_2_3, {makes_three, worker_1}, check_workers, {2, 0}, {3, 0}, true},
         {"two workers, a tree", setup_2_4, {worker_0, worker_1, injects_tree}, check_workers, {1, 0}, {1, 1}, true},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
