@@ -6,7 +6,16 @@
  *     the claim goes what the waiter waited for.  A lost claim (cancelled, timed out)
  *     means: on to the next one, so that nobody eats what was meant for another;
  *   - the wake itself comes after the unlock, and the node is not touched after it;
- *   - a waiter that ended otherwise takes the lock and unlinks itself, if still linked. */
+ *   - a waiter that ended otherwise takes the lock and unlinks itself, if still linked.
+ *
+ * A waiter may stand in several queues at once with one park word (select).  Each of its
+ * nodes has a tag, and a claim through a node gives that tag for a code: so the waiter
+ * learns which of them won, and reads what it was told out of that node.  The others it
+ * unlinks itself, under their locks; a claim through one of them is lost.
+ *
+ * To wake all that wait now: claim_all under the lock, wake_all after it.  The list goes
+ * through the nodes of those who sleep, which stand until each one is woken; those who
+ * were claimed on their way go on by themselves, and are not in it. */
 #ifndef HEIST_SYNC_WAITQ_H
 #define HEIST_SYNC_WAITQ_H
 
@@ -20,6 +29,8 @@ struct heist__waitnode {
     struct heist__waitnode *next, *prev;
     struct heist__park *park;
     void *value; /* what is handed over, either way */
+    int tag;     /* 0, or the code of a claim through this node */
+    int result;  /* with a tag: the code that the claimer gave */
     bool linked;
 };
 
@@ -35,6 +46,7 @@ static inline void heist__waitq_link(struct heist__waitq *q, struct heist__waitn
     else
         q->head = n;
     q->tail = n;
+    n->tag = 0;
     n->linked = true;
 }
 
@@ -51,6 +63,13 @@ static inline void heist__waitq_unlink(struct heist__waitq *q, struct heist__wai
     n->linked = false;
 }
 
+/* Claims the waiter of a node that was just unlinked.  Under the lock, which keeps the node of a waiter that has
+ * ended otherwise: until the claim has won it may be written to. */
+static inline int heist__waitq_claim_node(struct heist__waitnode *n, int code) {
+    n->result = code;
+    return heist__park_claim(n->park, n->tag ? n->tag : code);
+}
+
 /* Claims the first waiter that can still be claimed, with `code`; before the claim `give` is put into its
  * node (with take: its node's value is read out).  True: somebody was; *wake is whom to wake after the
  * unlock, or NULL.  Under the lock. */
@@ -63,12 +82,34 @@ static inline bool heist__waitq_claim(struct heist__waitq *q, int code, void *gi
         else
             n->value = give;
         struct heist__park *park = n->park;
-        int claim = heist__park_claim(park, code);
+        int claim = heist__waitq_claim_node(n, code);
         if (claim == HEIST__CLAIM_LOST) continue;
         *wake = claim == HEIST__CLAIM_WAKE ? park : NULL;
         return true;
     }
     return false;
+}
+
+/* Claims everybody, with `code`: the list of those to wake.  Under the lock. */
+static inline struct heist__waitnode *heist__waitq_claim_all(struct heist__waitq *q, int code) {
+    struct heist__waitnode *woken = NULL, **end = &woken;
+    for (struct heist__waitnode *n; (n = q->head);) {
+        heist__waitq_unlink(q, n);
+        if (heist__waitq_claim_node(n, code) != HEIST__CLAIM_WAKE) continue;
+        *end = n;
+        end = &n->next;
+    }
+    *end = NULL;
+    return woken;
+}
+
+/* After the unlock. */
+static inline void heist__waitq_wake_all(struct heist__waitnode *woken) {
+    while (woken) {
+        struct heist__park *park = woken->park;
+        woken = woken->next; /* the node is gone with the wake */
+        heist__park_wake(park);
+    }
 }
 
 #endif
