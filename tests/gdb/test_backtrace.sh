@@ -21,7 +21,7 @@ fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 $cc -std=c11 -D_GNU_SOURCE -g "${@:--O2}" -I"$root/include" -I"$root/src" \
-    "$root/tests/gdb/suspended.c" "$root/src/mem/stack.c" "$root/src/coro/coro.c" "$root/src/coro/fiber_san.c" \
+    "$root/tests/gdb/suspended.c" "$root/src/mem/stack.c" "$root/src/mem/ranges.c" "$root/src/coro/coro.c" "$root/src/coro/fiber_san.c" \
     "$root/src/arch/ctx_init.c" "$root/src/arch/ctx_$(uname -m).S" "$root/src/base/alloc.c" "$root/src/conc/spin.c" \
     -o "$tmp/suspended" -pthread
 cat >"$tmp/commands" <<END
