@@ -28,6 +28,7 @@ struct heist__self {
     heist_loop *event_loop;       /* heist_set_event_loop: one reference, or NULL */
     struct heist__magazine magazines[HEIST__SLAB_COUNT];
     struct heist__failure *failure; /* heist_fail in a callback */
+    struct heist__deeds *deeds;     /* those that wait for the one that runs here, or NULL; see task/derived.h */
     uint64_t next_id, end_id;       /* this thread's block of task numbers */
     bool registered;                /* the destructor of this thread is armed */
 };

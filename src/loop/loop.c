@@ -9,6 +9,7 @@
 #include "loop/reg.h"
 #include "loop/watch.h"
 #include "mem/slab.h"
+#include "task/derived.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -386,9 +387,7 @@ int heist_loop_set_slow_callback_duration(heist_loop *loop, double seconds) {
     return 0;
 }
 
-
-int heist_future_new(heist_loop *loop, heist_future **out) {
-    if (!out) return -EINVAL;
+static int future_new(heist_loop *loop, struct heist__derived *derived, heist_future **out) {
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
     if (loop && a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut */
@@ -396,9 +395,16 @@ int heist_future_new(heist_loop *loop, heist_future **out) {
     /* rlx: the loop is referenced, its id stands */
     heist_future *f = heist__future_alloc(heist__self(), loop, loop ? a_load_rlx(&loop->id) : 0);
     if (!f) return -ENOMEM;
-    heist__state_born(f, 0, 1);
+    f->arg = derived;
+    heist__state_born(f, derived ? HEIST__F_DERIVED : 0, derived ? 2 : 1);
     *out = f;
     return 0;
+}
+
+int heist_future_new(heist_loop *loop, heist_future **out) { return out ? future_new(loop, NULL, out) : -EINVAL; }
+
+int heist__derived_new(heist_loop *loop, struct heist__derived *d, heist_future **out) {
+    return future_new(loop, d, out);
 }
 
 int heist_loop_create_future(heist_loop *loop, heist_future **out) {

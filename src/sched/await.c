@@ -53,7 +53,7 @@ static void withdraw_waiter(struct heist__wait *w) {
     heist__future_remove_waiter(a->future, &a->waiter);
 }
 
-static int await_until(heist_future *f, int64_t deadline_ns) {
+int heist__await_until(heist_future *f, int64_t deadline_ns) {
     struct awaiting_until a;
     a.future = f;
     a.wait.deadline_ns = deadline_ns;
@@ -83,7 +83,7 @@ int heist_await(heist_future *f, void **out) {
         if (done) {
             heist__wait_skipped(self);
         } else {
-            err = await_until(f, INT64_MAX);
+            err = heist__await_until(f, INT64_MAX);
             if (err) return err;
         }
         return heist_future_result(f, out);
@@ -108,7 +108,7 @@ int heist_await_until(heist_future *f, double deadline, void **out) {
     if (heist__future_is_done(f)) {
         heist__wait_skipped(self);
     } else {
-        err = await_until(f, heist__ns_from_seconds(deadline));
+        err = heist__await_until(f, heist__ns_from_seconds(deadline));
         if (err) return err;
     }
     return heist_future_result(f, out);

@@ -8,12 +8,12 @@
 
 static struct heist__clock real_clock; /* zero: not virtual */
 
-static struct heist__clock *clock_here(void) {
+struct heist__clock *heist__clock_here(void) {
     heist_loop *loop = heist__self()->loop;
     return loop ? loop->clock : &real_clock;
 }
 
-double heist_time(void) { return heist__seconds_from_ns(heist__clock_now(clock_here())); }
+double heist_time(void) { return heist__seconds_from_ns(heist__clock_now(heist__clock_here())); }
 
 double heist_loop_time(const heist_loop *loop) {
     bool open = loop && !a_load_acq(&((heist_loop *)(uintptr_t)loop)->closed); /* acq: the clock may be gone */
@@ -41,7 +41,7 @@ int heist_sleep_until(double when) {
     int err = heist__wait_entry(self);
     if (err) return err;
     int64_t deadline = heist__ns_from_seconds(when);
-    if (self->task && deadline <= heist__clock_now(clock_here())) return heist_yield();
+    if (self->task && deadline <= heist__clock_now(heist__clock_here())) return heist_yield();
     return sleep_until(deadline);
 }
 
@@ -51,7 +51,7 @@ int heist_sleep(double seconds) {
     struct heist__self *self = heist__self();
     int err = heist__wait_entry(self);
     if (err) return err;
-    return sleep_until(heist__deadline_after(clock_here(), seconds));
+    return sleep_until(heist__deadline_after(heist__clock_here(), seconds));
 }
 
 int heist_yield(void) {

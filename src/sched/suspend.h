@@ -36,6 +36,13 @@ struct heist__wait {
  * its cancel request before (heist__wait_entry). */
 int heist__wait(struct heist__wait *w);
 
+/* Waits cancellably until f is done: 0, -ECANCELED, -ETIMEDOUT, -ENOMEM.  f is left alone.  As for heist__wait, the
+ * entry is the caller's business.  (await.c) */
+int heist__await_until(heist_future *f, int64_t deadline_ns);
+
+/* The clock of the running loop, or the machine's.  (sleep.c) */
+struct heist__clock *heist__clock_here(void);
+
 /* What every call that may suspend does first: 0; -ECANCELED (a request is delivered: the call has taken
  * nothing); HEIST_ENOTINCORO (a callback); HEIST_EFORKED. */
 int heist__wait_entry(struct heist__self *self);

@@ -24,6 +24,8 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/sys.h"
+#include "conc/self.h"
+#include "task/derived.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -167,11 +169,20 @@ static void callback_drop(struct heist__job *job) { end_callback(heist_container
 
 static const struct heist__job_class callback_class = {callback_run, callback_drop};
 
+/* In the completing thread.  What it does has deeds of its own, for it may suspend, and come back on another thread. */
+static void callback_run_here(struct done_callback *c) {
+    struct heist__self *self = heist__self();
+    struct heist__deeds *outer = self->deeds;
+    self->deeds = NULL;
+    callback_run(&c->job, NULL);
+    heist__self()->deeds = outer;
+}
+
 /* Hands a callback to the future's loop; runs it here when it has none. */
 static void schedule_callback(struct done_callback *c) {
     heist_future *f = c->future;
     if (!f->loop)
-        callback_run(&c->job, NULL);
+        callback_run_here(c);
     else if (heist__task_hooks.post(f->loop, f->loop_id, &c->job))
         callback_drop(&c->job);
 }
@@ -190,7 +201,7 @@ int heist_future_add_done_callback(heist_future *f, heist_done_fn fn, void *user
     if (heist__future_add_waiter(f, &c->waiter)) return 0; /* the reference is taken when it is scheduled */
     if (!f->loop) {
         heist__state_ref(f);
-        callback_run(&c->job, NULL);
+        callback_run_here(c);
         return 0;
     }
     heist__state_ref(f);
@@ -300,7 +311,7 @@ void heist__future_publish(heist_future *f, unsigned drop_refs) {
 /* ---- completing a plain future ---- */
 
 static int complete(heist_future *f, uint8_t outcome, int code, void *value, heist_free_fn value_free,
-                    struct heist__failure *failure) {
+                    struct heist__failure *failure, unsigned drop_refs) {
     if (!heist__state_claim(f)) {
         heist__free(failure);
         return HEIST_EINVALSTATE;
@@ -310,26 +321,35 @@ static int complete(heist_future *f, uint8_t outcome, int code, void *value, hei
     f->value = value;
     f->value_free = value_free;
     f->failure = failure;
-    heist__future_publish(f, 0);
+    heist__future_publish(f, drop_refs);
     return 0;
 }
+
+/* Tasks and derived futures get their outcome from elsewhere. */
+static bool ends_by_itself(const heist_future *f) { return heist__is_task(f) || heist__derived_of(f); }
 
 int heist_future_set_result(heist_future *f, void *value, heist_free_fn value_free) {
     if (!f) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    if (heist__is_task(f)) return -ENOTSUP;
-    return complete(f, HEIST__OUT_VALUE, 0, value, value_free, NULL);
+    if (ends_by_itself(f)) return -ENOTSUP;
+    return complete(f, HEIST__OUT_VALUE, 0, value, value_free, NULL, 0);
 }
 
 int heist_future_set_exception(heist_future *f, int code, const char *message) {
     if (!f || code >= 0) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    if (heist__is_task(f)) return -ENOTSUP;
+    if (ends_by_itself(f)) return -ENOTSUP;
     struct heist__failure *failure = message ? heist__failure_make(NULL, 0, code, "%s", message) : NULL;
     if (message && !failure) return -ENOMEM;
-    return complete(f, code == -ECANCELED ? HEIST__OUT_CANCELLED : HEIST__OUT_ERROR, code, NULL, NULL, failure);
+    return complete(f, code == -ECANCELED ? HEIST__OUT_CANCELLED : HEIST__OUT_ERROR, code, NULL, NULL, failure, 0);
 }
 
 int heist__future_cancel_plain(heist_future *f, struct heist__failure *failure) {
-    return complete(f, HEIST__OUT_CANCELLED, -ECANCELED, NULL, NULL, failure) == 0;
+    struct heist__derived *d = heist__derived_of(f);
+    if (d) return d->cancel(d, failure);
+    return complete(f, HEIST__OUT_CANCELLED, -ECANCELED, NULL, NULL, failure, 0) == 0;
+}
+
+bool heist__derived_complete(heist_future *f, uint8_t outcome, int code, void *value, struct heist__failure *failure) {
+    return complete(f, outcome, code, value, NULL, failure, 1) == 0;
 }

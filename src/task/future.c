@@ -9,6 +9,7 @@
 #include "base/fork.h"
 #include "conc/self.h"
 #include "mem/slab.h"
+#include "task/derived.h"
 #include "task/extra.h"
 #include "task/state.h"
 #include "task/task.h"
@@ -43,11 +44,17 @@ bool heist__is_task(const heist_future *f) {
     return a_load_rlx(&((heist_future *)(uintptr_t)f)->word) & HEIST__F_TASK;
 }
 
+struct heist__derived *heist__derived_of(const heist_future *f) {
+    /* rlx: as above */
+    return a_load_rlx(&((heist_future *)(uintptr_t)f)->word) & HEIST__F_DERIVED ? f->arg : NULL;
+}
+
 /* Nobody holds it: reports a failure that nobody looked at, and frees. */
 static HEIST_NOINLINE void destroy(heist_future *f) {
     struct heist__self *self = heist__self();
     uint8_t retrieved = a_load_rlx(&f->retrieved); /* rlx: the last unref ordered it */
     bool done = heist__future_is_done(f);
+    struct heist__derived *derived = heist__derived_of(f);
     if (!done) heist__future_drop_callbacks(f);
     char *name = NULL;
     if (done && f->outcome == HEIST__OUT_ERROR && !retrieved) {
@@ -66,6 +73,7 @@ static HEIST_NOINLINE void destroy(heist_future *f) {
     a_store_rlx(&f->extra, NULL);
     a_store_rlx(&f->word, 0); /* rlx: dead; a late try_ref refuses it */
     heist__slab_put(self, HEIST__SLAB_FUTURE, f);
+    if (derived) derived->dispose(derived);
 }
 
 heist_future *heist_ref(heist_future *f) {
@@ -132,6 +140,7 @@ int heist_future_result(heist_future *f, void **out) {
 
 int heist_future_take(heist_future *f, void **out) {
     if (!f) return -EINVAL;
+    if (heist__derived_of(f)) return -ENOTSUP; /* the value is another's */
     if (!heist__future_is_done(f)) return HEIST_EINVALSTATE;
     if (f->outcome != HEIST__OUT_VALUE) {
         mark_retrieved(f);

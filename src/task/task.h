@@ -19,6 +19,7 @@
 #include "task/park.h"
 
 struct heist__coro;
+struct heist__derived;
 struct heist__extra;
 struct heist__waiter;
 
@@ -35,6 +36,7 @@ struct heist__failure {
 #define HEIST__F_DONE ((uint64_t)1)       /* the outcome stands and waiters was DONE before */
 #define HEIST__F_COMPLETING ((uint64_t)2) /* somebody won the right to complete a plain future */
 #define HEIST__F_TASK ((uint64_t)4)       /* birth: it has a body */
+#define HEIST__F_DERIVED ((uint64_t)8)    /* birth: its record, in `arg`, completes it; see derived.h */
 
 /* `waiters`: 0, the oldest waiter with tags, or DONE.  See complete.c. */
 #define HEIST__WAITERS_LOCK ((uintptr_t)1)   /* the list is being changed or walked */
@@ -110,11 +112,14 @@ heist_future *heist__future_alloc(struct heist__self *self, heist_loop *loop, ui
 void heist__future_dispose(heist_future *f);
 /* The callbacks of a pending future that nobody can complete any more (complete.c). */
 void heist__future_drop_callbacks(heist_future *f);
-/* Cancels a plain future: 1, or 0 when it was done.  Takes the failure (complete.c). */
+/* Cancels a plain future, or asks the record of a derived one: 1, or 0 when it was done.  Takes the failure
+ * (complete.c). */
 int heist__future_cancel_plain(heist_future *f, struct heist__failure *failure);
 /* A reference to an object that may be dead, done or another by now: only a pending one is taken. */
 bool heist__future_try_ref(heist_future *f);
 bool heist__is_task(const heist_future *f);
+/* Its record, or NULL: see derived.h. */
+struct heist__derived *heist__derived_of(const heist_future *f);
 
 /* ---- completion (complete.c) ---- */
 
