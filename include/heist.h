@@ -10,6 +10,7 @@
  *   heist/base.h     words and attributes       heist/error.h    the codes, heist_fail
  *   heist/runtime.h  run, runtimes, counters    heist/loop.h     callbacks, timers, run and stop
  *   heist/future.h   results that will come     heist/task.h     coroutines, sleep, gather
+ *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
@@ -19,6 +20,7 @@
 #include <heist/base.h>
 #include <heist/channel.h>
 #include <heist/error.h>
+#include <heist/flow.h>
 #include <heist/future.h>
 #include <heist/loop.h>
 #include <heist/net.h>

@@ -1,109 +1,94 @@
-/* gather: waits for many futures, and stops early when one fails.
+/* gather: waits for many futures, and stops when one fails.
  *
- * Each child carries a hook that counts it; the last one, or the first failure that
- * matters, completes one inner future on which the caller waits.  That is a plain
- * await, so a cancel request ends it, and is passed on to all children.  The record
- * with the hooks is counted, one reference for each hook that has not run. */
+ * The waiter is told of the last end, and of the first failure when that matters.  It alone cancels and decides; a
+ * cancel request ends its wait, goes on to all children, and it waits again, until all have ended. */
 #include <heist/error.h>
 #include <heist/task.h>
 
 #include "base/alloc.h"
 #include "base/fork.h"
-#include "sched/suspend.h"
-#include "task/task.h"
-
-struct gathering;
-
-struct part {
-    struct heist__waiter waiter;
-    struct gathering *whole;
-};
+#include "flow/many.h"
 
 struct gathering {
-    _Atomic(size_t) refs;
-    _Atomic(size_t) remaining;
-    _Atomic(int) failure; /* code of the first failure */
+    struct heist__many many;
+    _Atomic(int) failure; /* code of the first */
     unsigned flags;
-    heist_future *turn; /* completed when the caller has something to do */
-    struct part parts[];
+    struct heist__part parts[];
 };
 
-static void gathering_unref(struct gathering *g) {
-    if (a_sub_ar(&g->refs, 1) != 1) return; /* ar: as every last reference */
-    heist_unref(g->turn);
-    heist__free(g);
+static void ended(struct heist__many *m, struct heist__part *p, heist_future *f) {
+    struct gathering *g = heist_container_of(m, struct gathering, many);
+    (void)p;
+    int code = heist__future_is_done(f) && f->outcome != HEIST__OUT_VALUE ? f->code : 0, none = 0;
+    if (!code || !a_cas_ar(&g->failure, &none, code)) return; /* ar: pairs with gather's look */
+    if (!(g->flags & HEIST_GATHER_ALL)) heist__many_tell(m);
 }
 
-static void child_ended(struct heist__waiter *w, heist_future *f) {
-    struct gathering *g = heist_container_of(w, struct part, waiter)->whole;
-    bool tell = false;
-    int code = heist__future_is_done(f) && f->outcome != HEIST__OUT_VALUE ? f->code : 0;
-    if (code) {
-        int none = 0;
-        tell = a_cas_ar(&g->failure, &none, code) && !(g->flags & HEIST_GATHER_ALL); /* ar: pairs with the caller */
-    }
-    /* Last, so that whoever sees none remaining sees every failure.  ar: hands them on */
-    tell |= a_sub_ar(&g->remaining, 1) == 1;
-    if (tell) heist_future_set_result(g->turn, NULL, NULL); /* a second one is refused */
-    gathering_unref(g);
-}
+static void gone(struct heist__many *m) { heist__free(heist_container_of(m, struct gathering, many)); }
 
-static int check(heist_future *const *futures, size_t n, unsigned flags) {
-    if ((!futures && n) || (flags & ~(HEIST_GATHER_ALL | HEIST_GATHER_EARLY)) ||
-        (flags == (HEIST_GATHER_ALL | HEIST_GATHER_EARLY)))
-        return -EINVAL;
-    for (size_t i = 0; i < n; i++) {
-        if (!futures[i]) return -EINVAL;
-        if (futures[i] == heist__self()->task) return HEIST_ESELFAWAIT;
-    }
-    if (heist__forked()) return HEIST_EFORKED;
-    /* A request that is pending already goes on to the children, as one that comes later. */
-    struct heist__self *self = heist__self();
-    return self->worker && !self->task ? HEIST_ENOTINCORO : 0;
-}
+static const struct heist__many_class gather_class = {ended, heist__many_tell, gone};
 
-static void cancel_all(heist_future *const *futures, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!heist__future_is_done(futures[i])) heist_cancel(futures[i]);
-}
-
-/* Until each has ended; a cancel request goes on to the one that is awaited at that moment. */
-static void wait_all(heist_future *const *futures, size_t n) {
+/* Without a record: one after the other.  A cancel request goes on to the one that is awaited then. */
+static void wait_each(heist_future *const *futures, size_t n) {
     for (size_t i = 0; i < n; i++)
         while (!heist__future_is_done(futures[i])) heist_await(futures[i], NULL);
 }
 
+/* 0: all have ended, or the first failure of the early form; -ECANCELED: all have ended; -ENOMEM: a thread that cannot
+ * wait.  asked: a request was taken before. */
+static int wait_for_them(struct gathering *g, heist_future *const *futures, size_t n, bool asked) {
+    bool stopped = false;
+    if (asked) heist__futures_cancel(futures, n);
+    while (!heist__many_ended(&g->many)) {
+        if (a_load_acq(&g->failure) && !(g->flags & HEIST_GATHER_ALL) && !asked) { /* acq: pairs with ended */
+            if (g->flags & HEIST_GATHER_EARLY) break;
+            if (!stopped) heist__futures_cancel(futures, n);
+            stopped = true;
+        }
+        int err = heist__many_wait(&g->many, INT64_MAX);
+        if (err == -ECANCELED) {
+            asked = true;
+            heist__futures_cancel(futures, n);
+        } else if (err) {
+            return err;
+        }
+    }
+    return asked ? -ECANCELED : 0;
+}
+
 int heist_gather(heist_future *const *futures, size_t n, void **results, unsigned flags) {
-    int err = check(futures, n, flags);
-    if (err || !n) return err;
-    struct gathering *g = heist__alloc(sizeof(*g) + n * sizeof(g->parts[0]));
-    if (!g) return -ENOMEM;
-    err = heist_future_new(NULL, &g->turn);
-    if (err) {
-        heist__free(g);
-        return err;
+    int err = heist__futures_check(futures, n);
+    if (err) return err;
+    if ((flags & ~(HEIST_GATHER_ALL | HEIST_GATHER_EARLY)) || flags == (HEIST_GATHER_ALL | HEIST_GATHER_EARLY))
+        return -EINVAL;
+    struct heist__self *self = heist__self();
+    err = heist__wait_entry(self);
+    if (err && err != -ECANCELED) return err;
+    bool asked = err == -ECANCELED;
+    int failure = 0;
+    if (heist__futures_done(futures, n)) {
+        if (!asked) heist__wait_skipped(self);
+        for (size_t i = 0; i < n && !failure; i++) failure = futures[i]->outcome != HEIST__OUT_VALUE ? futures[i]->code : 0;
+    } else {
+        struct gathering *g = heist__alloc(sizeof(*g) + n * sizeof(g->parts[0]));
+        if (g) {
+            heist__many_init(&g->many, &gather_class, g->parts, n);
+            a_store_rlx(&g->failure, 0); /* rlx: published by add_waiter */
+            g->flags = flags;
+            for (size_t i = 0; i < n; i++) g->parts[i].future = futures[i];
+            heist__many_start(&g->many);
+            err = wait_for_them(g, futures, n, asked);
+            heist__many_stop(&g->many); /* those that go on (early form) shall not call a hook for nobody */
+            failure = a_load_acq(&g->failure); /* acq: pairs with ended */
+            heist__many_unref(&g->many);
+        } else if (asked) { /* the request is taken, so what it promises is kept */
+            heist__futures_cancel(futures, n);
+            wait_each(futures, n);
+        } else {
+            err = -ENOMEM;
+        }
     }
-    a_store_rlx(&g->refs, n + 1); /* rlx, as the next two: published by add_waiter */
-    a_store_rlx(&g->remaining, n);
-    a_store_rlx(&g->failure, 0);
-    g->flags = flags;
-    for (size_t i = 0; i < n; i++) {
-        g->parts[i].whole = g;
-        g->parts[i].waiter.kind = HEIST__WAIT_HOOK;
-        g->parts[i].waiter.hook = child_ended;
-        g->parts[i].waiter.awaiter = g->turn;
-        if (!heist__future_add_waiter(futures[i], &g->parts[i].waiter)) child_ended(&g->parts[i].waiter, futures[i]);
-    }
-    err = heist_await(g->turn, NULL);
-    bool cancelled = err == -ECANCELED;
-    if (err && !cancelled) flags = HEIST_GATHER_EARLY; /* this thread cannot wait: only the hooks are taken back */
-    int failure = a_load_acq(&g->failure); /* acq: pairs with child_ended */
-    if (cancelled || (failure && !flags)) cancel_all(futures, n);
-    if (cancelled || !(flags & HEIST_GATHER_EARLY)) wait_all(futures, n);
-    for (size_t i = 0; i < n; i++) /* those that go on (early form) shall not call a hook for nobody */
-        if (!heist__future_is_done(futures[i]) && heist__future_remove_waiter(futures[i], &g->parts[i].waiter))
-            gathering_unref(g);
-    gathering_unref(g);
+    if (err == -ENOMEM) return err;
     for (size_t i = 0; i < n; i++) {
         void *value = NULL;
         if (heist__future_is_done(futures[i])) heist_future_result(futures[i], &value); /* also: it was looked at */
