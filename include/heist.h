@@ -12,6 +12,7 @@
  *   heist/future.h   results that will come     heist/task.h     coroutines, sleep, gather
  *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
+ *   heist/context.h  context variables
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -19,6 +20,7 @@
 #include <heist/alloc.h>
 #include <heist/base.h>
 #include <heist/channel.h>
+#include <heist/context.h>
 #include <heist/error.h>
 #include <heist/flow.h>
 #include <heist/future.h>

@@ -45,6 +45,7 @@ typedef struct heist_loop heist_loop;       /* one worker's callbacks, timers, d
 typedef struct heist_handle heist_handle;   /* a scheduled callback */
 typedef struct heist_future heist_future;   /* a result that will come */
 typedef struct heist_future heist_task;     /* a future that a coroutine computes */
+typedef struct heist_context heist_context; /* values of context variables; heist/context.h */
 
 /* A coroutine: a C function that may suspend.  Returns 0 with its result in *out
  * (NULL unless set), or a negative code.  Calling one from another is a plain

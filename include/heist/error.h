@@ -23,7 +23,9 @@
     X(HEIST_EFATAL, -10010, "a fatal condition: ends the run call")                                                    \
     X(HEIST_ESHUTDOWN, -10011, "the channel is closed")                                                                \
     X(HEIST_EFAILED, -10012, "the body failed without saying why")                                                     \
-    X(HEIST_ERESULTTAKEN, -10013, "the result was taken before")
+    X(HEIST_ERESULTTAKEN, -10013, "the result was taken before") \
+    X(HEIST_ENOTSET, -10014, "the context variable has no value here, and no default") \
+    X(HEIST_EOTHERCONTEXT, -10015, "the token was made in another context")
 
 HEIST_BEGIN_DECLS
 

@@ -22,8 +22,9 @@ typedef struct heist_call_options {
     size_t size;            /* of this structure, set by the initialiser */
     heist_free_fn arg_free; /* runs once on arg: after the call, at cancel, or at close */
     const char *name;       /* for reports; not copied, must outlive the handle */
+    heist_context *context; /* it runs in this one (heist/context.h); NULL: in a copy of the caller's */
 } heist_call_options;
-#define HEIST_CALL_OPTIONS_INIT {sizeof(heist_call_options), NULL, NULL}
+#define HEIST_CALL_OPTIONS_INIT {sizeof(heist_call_options), NULL, NULL, NULL}
 
 /* ---- life ---- */
 
@@ -95,7 +96,8 @@ HEIST_API int heist_set_event_loop(heist_loop *loop);
  * out = NULL: detached, no reference, no cost.
  * Context: any.  Suspends: never.  Ownership: *out is one reference; releasing it does not cancel.  On
  * failure the caller still owns arg.
- * Errors: -EINVAL, HEIST_ECLOSED, -ENOMEM, -EAGAIN (max_inbox reached), HEIST_EFORKED. */
+ * Errors: -EINVAL, HEIST_ECLOSED, -ENOMEM, -EAGAIN (max_inbox reached), -EBUSY (opts.context is in use),
+ * HEIST_EFORKED. */
 HEIST_API int heist_loop_call_soon(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
                                    heist_handle **out);
 HEIST_API int heist_loop_call_soon_threadsafe(heist_loop *loop, heist_callback_fn fn, void *arg,
@@ -123,7 +125,7 @@ HEIST_API void heist_handle_unref(heist_handle *handle);
  * One-shot in the kernel: re-armed after the callback ran.  fd stays the caller's and must be removed
  * before it is closed.
  * Context: any.  Suspends: never.  Ownership: opts.arg_free runs at removal, replacement or close.
- * Errors: -EBADF, -EPERM (not pollable), HEIST_ECLOSED, -ENOMEM, -EINVAL. */
+ * Errors: -EBADF, -EPERM (not pollable), HEIST_ECLOSED, -ENOMEM, -EINVAL, -EBUSY (opts.context is in use). */
 HEIST_API int heist_loop_add_reader(heist_loop *loop, int fd, heist_callback_fn fn, void *arg,
                                     const heist_call_options *opts);
 HEIST_API int heist_loop_add_writer(heist_loop *loop, int fd, heist_callback_fn fn, void *arg,

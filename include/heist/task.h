@@ -22,8 +22,9 @@ typedef struct heist_task_options {
     const char *name;          /* copied; NULL: Task-N, unique in the process */
     heist_free_fn arg_free;    /* runs once on arg: after the body, or when it never runs */
     heist_free_fn result_free; /* runs once on a result that nobody took */
+    heist_context *context;    /* it runs in this one (heist/context.h); NULL: in a copy of the creator's */
 } heist_task_options;
-#define HEIST_TASK_OPTIONS_INIT {sizeof(heist_task_options), 0, 0, NULL, NULL, NULL}
+#define HEIST_TASK_OPTIONS_INIT {sizeof(heist_task_options), 0, 0, NULL, NULL, NULL, NULL}
 
 /* ---- making ---- */
 
@@ -31,7 +32,8 @@ typedef struct heist_task_options {
  * call.  opts and out may be NULL (out = NULL: detached, no reference, no cost).
  * Context: task or callback.  Suspends: never.  Ownership: *out is one reference; on failure the caller
  * still owns arg.
- * Errors: HEIST_ENOLOOP (plain thread), -EINVAL, -ENOMEM, -EAGAIN (max_tasks), HEIST_ECLOSED. */
+ * Errors: HEIST_ENOLOOP (plain thread), -EINVAL, -ENOMEM, -EAGAIN (max_tasks), -EBUSY (the context is in use),
+ * HEIST_ECLOSED. */
 #define heist_create_task(fn, arg, opts, out) heist_create_task_at(__FILE__, __LINE__, (fn), (arg), (opts), (out))
 HEIST_API int heist_create_task_at(const char *file, int line, heist_coro_fn fn, void *arg,
                                    const heist_task_options *opts, heist_task **out);
@@ -67,6 +69,10 @@ HEIST_API int heist_yield(void);
  * Errors: -EINVAL (not a task), -ENOMEM in set. */
 HEIST_API int heist_task_name(heist_task *t, char *buf, size_t size);
 HEIST_API int heist_task_set_name(heist_task *t, const char *name);
+
+/* What the task runs; NULL for a future that is no task.
+ * Context: any.  Suspends: never. */
+HEIST_API heist_coro_fn heist_task_coro(const heist_task *t);
 
 /* The tasks of a runtime (all_tasks) or loop that are not done, the caller among them: a snapshot that
  * never misses a task that existed before the call.

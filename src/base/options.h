@@ -1,7 +1,7 @@
 /* Option structures that grow: the caller's size tells which it was built with.
  *
- * Smaller than ours is refused (there is no older one yet); larger is fine as long as
- * what we do not know is zero, its default. */
+ * Smaller than ours is refused, but for the size that the structure had at first; larger is
+ * fine as long as what we do not know is zero, its default. */
 #ifndef HEIST_BASE_OPTIONS_H
 #define HEIST_BASE_OPTIONS_H
 
@@ -16,6 +16,15 @@ static inline bool heist__options_ok(const void *options, size_t known) {
     for (size_t i = known; i < size; i++)
         if (((const char *)options)[i]) return false;
     return true;
+}
+
+/* The same for a structure that has grown since its first version, which ended at `first`: its options beyond
+ * that are there only when heist__options_has says so. */
+static inline bool heist__options_ok_since(const void *options, size_t first, size_t known) {
+    return (options && *(const size_t *)options == first) || heist__options_ok(options, known);
+}
+static inline bool heist__options_has(const void *options, size_t first) {
+    return options && *(const size_t *)options > first;
 }
 
 #endif

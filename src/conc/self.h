@@ -21,6 +21,14 @@ struct heist__magazine {
 
 enum { HEIST__SLAB_FUTURE, HEIST__SLAB_HANDLE, HEIST__SLAB_TIMED, HEIST__SLAB_LOOP, HEIST__SLAB_REG, HEIST__SLAB_COUNT };
 
+/* Where the code that runs sets context variables and reads them; see task/context.h.  By whoever runs in it. */
+struct heist__vars;
+struct heist__scope {
+    struct heist__vars *vars; /* an immutable map, shared; NULL: empty */
+    uint64_t id;              /* of the tokens made here; 0: none yet */
+    struct heist_context *context; /* the object that it is part of, or NULL: nobody else looks */
+};
+
 struct heist__self {
     struct heist__worker *worker; /* whose scheduler runs on this thread now, or NULL */
     heist_loop *loop;             /* that worker's loop, or NULL */
@@ -31,6 +39,8 @@ struct heist__self {
     struct heist__deeds *deeds;     /* those that wait for the one that runs here, or NULL; see task/derived.h */
     uint64_t next_id, end_id;       /* this thread's block of task numbers */
     bool registered;                /* the destructor of this thread is armed */
+    struct heist__scope *scope;     /* of the callback that runs, or what heist_context_run entered; NULL: neither */
+    struct heist__scope own, stray; /* the thread's; and what was set on a worker outside of tasks and callbacks */
 };
 
 /* The calling thread's own record; never NULL. */

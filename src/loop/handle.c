@@ -8,12 +8,20 @@
 #include <heist/loop.h>
 #include <math.h>
 
+#include "base/alloc.h"
 #include "base/fork.h"
 #include "base/options.h"
 #include "conc/self.h"
 #include "loop/loop.h"
 #include "mem/slab.h"
 #include "task/task.h"
+
+static void handle_free(struct heist__self *self, heist_handle *h) {
+    if (heist_unlikely(h->scoped))
+        heist__free(h);
+    else
+        heist__slab_put(self, h->timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE, h);
+}
 
 heist_handle *heist_handle_ref(heist_handle *h) {
     if (h) a_add_rlx(&h->refs, 1); /* rlx: the caller holds one */
@@ -24,11 +32,25 @@ void heist_handle_unref(heist_handle *h) {
     if (!h || heist__forked()) return; /* a child's copy is the parent's */
     /* acq: pairs with the release of other unrefs; alone, no locked operation is needed */
     if (a_load_acq(&h->refs) != 1 && a_sub_ar(&h->refs, 1) != 1) return;
-    heist__slab_put(heist__self(), h->timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE, h);
+    handle_free(heist__self(), h);
 }
 
+/* It ran, or never will. */
 static void free_arg(heist_handle *h) {
     if (h->arg_free) h->arg_free(h->arg);
+    if (heist_unlikely(h->scoped)) heist__carried_drop(heist__carried(h));
+}
+
+/* The call itself, in the context that it carries. */
+static HEIST_NOINLINE int call_scoped(heist_handle *h) {
+    struct heist__in_scope in;
+    heist__scope_enter(&in, h->scoped ? heist__carried(h) : NULL);
+    int code = h->fn(h->arg);
+    heist__scope_leave(&in);
+    return code;
+}
+static inline int call(heist_handle *h) {
+    return heist_unlikely(heist__contexts_used()) ? call_scoped(h) : h->fn(h->arg);
 }
 
 static void handle_run(struct heist__job *job, heist_loop *loop) {
@@ -51,7 +73,7 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
     if (heist_unlikely(debug)) a_store_rlx(&loop->callback, h->fn); /* rlx: for the monitor */
     if (heist_unlikely(slow_ns)) {
         int64_t start = heist__clock_now(loop->clock);
-        code = h->fn(h->arg);
+        code = call(h);
         int64_t took = heist__clock_now(loop->clock) - start;
         if (took >= slow_ns) {
             heist_report report = HEIST_REPORT_INIT;
@@ -62,7 +84,7 @@ static void handle_run(struct heist__job *job, heist_loop *loop) {
             heist__loop_report(loop, &report);
         }
     } else {
-        code = h->fn(h->arg);
+        code = call(h);
     }
     if (heist_unlikely(debug)) a_store_rlx(&loop->callback, NULL); /* rlx: as above */
     free_arg(h);
@@ -108,18 +130,41 @@ void heist__handle_put_back(heist_handle *h, heist_loop *loop) {
 const struct heist__job_class heist__handle_arriving = {handle_run, handle_drop};
 const struct heist__job_class heist__handle_rescued = {handle_run, handle_drop};
 
+/* *out stays NULL when there is nothing to carry. */
+static int scoped_handle(struct heist__self *self, heist_loop *loop, const heist_call_options *opts,
+                         heist_handle **out) {
+    struct heist__carried carried;
+    heist_context *given = heist__options_has(opts, HEIST__CALL_OPTIONS_FIRST) ? opts->context : NULL;
+    int err = heist__carry(self, &carried, given, a_load_rlx(&loop->id)); /* rlx: referenced */
+    if (err || !heist__carries(&carried)) return err;
+    struct heist__scoped_handle *s = heist__alloc(sizeof(*s));
+    if (!s) {
+        heist__carried_drop(&carried);
+        return -ENOMEM;
+    }
+    s->carried = carried;
+    s->timed.handle.scoped = 1;
+    *out = &s->timed.handle;
+    return 0;
+}
+
 static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
                     heist_handle **out, bool timed, int64_t when_ns) {
-    if (heist_unlikely(!loop || !fn || !heist__options_ok(opts, sizeof(*opts)))) return -EINVAL;
+    if (heist_unlikely(!loop || !fn || !heist__options_ok_since(opts, HEIST__CALL_OPTIONS_FIRST, sizeof(*opts)))) return -EINVAL;
     if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
     if (heist_unlikely(a_load_acq(&loop->closed))) return HEIST_ECLOSED; /* acq: an early answer; post decides */
     struct heist__self *self = heist__self();
     /* rlx: a limit that many threads may pass by their number, not a promise */
     if (heist_unlikely(loop->max_inbox) && self->loop != loop && a_load_rlx(&loop->inbox_count) >= loop->max_inbox)
         return -EAGAIN;
-    int slab = timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE;
-    heist_handle *h = heist__slab_get(self, slab);
-    if (!h) return -ENOMEM;
+    heist_handle *h = NULL;
+    int err = heist_unlikely(heist__contexts_used()) ? scoped_handle(self, loop, opts, &h) : 0;
+    if (heist_unlikely(err)) return err;
+    if (heist_likely(!h)) {
+        h = heist__slab_get(self, timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE);
+        if (!h) return -ENOMEM;
+        h->scoped = 0;
+    }
     h->job.klass = timed ? &heist__handle_arriving : &run_class;
     a_store_rlx(&h->refs, out ? 2 : 1); /* rlx, as state: published by the queue or by *out */
     a_store_rlx(&h->state, HEIST__HANDLE_SCHEDULED);
@@ -139,9 +184,10 @@ static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const hei
         heist__handle_arm(h, loop);
         heist__spin_unlock(&loop->timer_lock);
     } else {
-        int err = heist__loop_post(loop, &h->job);
+        err = heist__loop_post(loop, &h->job);
         if (heist_unlikely(err)) {
-            heist__slab_put(self, slab, h);
+            if (h->scoped) heist__carried_drop(heist__carried(h));
+            handle_free(self, h);
             return err;
         }
     }

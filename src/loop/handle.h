@@ -11,6 +11,7 @@
 
 #include "conc/atomic.h"
 #include "loop/timers.h"
+#include "task/context.h"
 #include "task/job.h"
 
 enum { HEIST__HANDLE_SCHEDULED, HEIST__HANDLE_RUN, HEIST__HANDLE_CANCELLED };
@@ -19,7 +20,8 @@ struct heist_handle {
     struct heist__job job;
     _Atomic(uint32_t) refs;
     _Atomic(uint8_t) state;
-    uint8_t timed; /* it is the head of a heist__timed_handle */
+    uint8_t timed;  /* it is the head of a heist__timed_handle */
+    uint8_t scoped; /* it is the head of a heist__scoped_handle */
     heist_callback_fn fn;
     void *arg;
     heist_free_fn arg_free;
@@ -36,6 +38,15 @@ struct heist__timed_handle {
     int64_t when_ns;
 };
 
+/* One that carries a context: few do, and the others stay as small as they are. */
+struct heist__scoped_handle {
+    struct heist__timed_handle timed;
+    struct heist__carried carried;
+};
+
+/* The options of a program that was built before callbacks had contexts end here. */
+#define HEIST__CALL_OPTIONS_FIRST offsetof(heist_call_options, context)
+
 /* What a timed handle in the inbox is: not armed yet, or due and taken out by a rescuer.  The loop arms both when
  * it takes its inbox, so that timers from everywhere leave in one order. */
 extern const struct heist__job_class heist__handle_arriving, heist__handle_rescued;
@@ -45,6 +56,9 @@ void heist__handle_put_back(heist_handle *h, heist_loop *loop);
 
 static inline struct heist__timed_handle *heist__timed(heist_handle *h) {
     return heist_container_of(h, struct heist__timed_handle, handle);
+}
+static inline struct heist__carried *heist__carried(heist_handle *h) {
+    return &heist_container_of(h, struct heist__scoped_handle, timed.handle)->carried;
 }
 
 #endif

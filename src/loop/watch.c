@@ -6,7 +6,9 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/options.h"
+#include "loop/handle.h"
 #include "loop/loop.h"
+#include "task/context.h"
 
 /* One direction of a watch: a callback, replaced or removed as a whole. */
 struct watcher {
@@ -20,6 +22,7 @@ struct watcher {
     void *arg;
     heist_free_fn arg_free;
     const char *name;
+    struct heist__carried carried; /* the context, in all its calls */
 };
 
 enum { HEIST__WATCH_READ, HEIST__WATCH_WRITE };
@@ -37,6 +40,7 @@ static const uint32_t side_events[2] = {HEIST__POLL_IN, HEIST__POLL_OUT};
 static void watcher_unref(struct watcher *w) {
     if (a_sub_ar(&w->refs, 1) != 1) return; /* ar: as every last reference */
     if (w->arg_free) w->arg_free(w->arg);
+    heist__carried_drop(&w->carried);
     heist__free(w);
 }
 
@@ -58,10 +62,19 @@ static int rearm(struct heist__watch *w, bool fresh) {
                  : heist__poller_mod(&loop->poller, w->fd, events, data);
 }
 
+static int call(struct watcher *w) {
+    if (heist_likely(!heist__contexts_used())) return w->fn(w->arg);
+    struct heist__in_scope in;
+    heist__scope_enter(&in, &w->carried);
+    int code = w->fn(w->arg);
+    heist__scope_leave(&in);
+    return code;
+}
+
 static void watcher_run(struct heist__job *job, heist_loop *loop) {
     struct watcher *w = heist_container_of(job, struct watcher, job);
     int code = 0;
-    if (!a_load_acq(&w->removed)) code = w->fn(w->arg); /* acq: pairs with remove */
+    if (!a_load_acq(&w->removed)) code = call(w); /* acq: pairs with remove */
     heist__spin_lock(&loop->misc_lock);
     a_store_rlx(&w->scheduled, 0); /* rlx: under the lock */
     if (!a_load_rlx(&w->removed)) rearm(w->watch, false);
@@ -97,7 +110,7 @@ void heist__watch_event(heist_loop *loop, uint64_t data, uint32_t events) {
 
 static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, void *arg,
                const heist_call_options *opts) {
-    if (!loop || !fn || !heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
+    if (!loop || !fn || !heist__options_ok_since(opts, HEIST__CALL_OPTIONS_FIRST, sizeof(*opts))) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (heist__forked()) return HEIST_EFORKED;
     struct watcher *s = heist__zalloc(sizeof(*s));
@@ -115,8 +128,15 @@ static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, vo
         heist__free(s);
         return -ENOMEM;
     }
+    heist_context *given = heist__options_has(opts, HEIST__CALL_OPTIONS_FIRST) ? opts->context : NULL;
+    /* rlx: referenced */
+    int err = heist__contexts_used() ? heist__carry(heist__self(), &s->carried, given, a_load_rlx(&loop->id)) : 0;
+    if (err) {
+        heist__free(spare);
+        heist__free(s);
+        return err;
+    }
     struct watcher *old = NULL;
-    int err = 0;
     heist__spin_lock(&loop->misc_lock);
     struct heist__watch **at = find(loop, fd), *w = *at;
     if (a_load_acq(&loop->closed)) { /* acq: pairs with shut, which empties the list under this lock */
@@ -147,6 +167,7 @@ static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, vo
     heist__spin_unlock(&loop->misc_lock);
     heist__free(spare);
     if (err) {
+        heist__carried_drop(&s->carried);
         heist__free(s);
         return err;
     }

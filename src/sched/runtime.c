@@ -23,6 +23,7 @@
 #include "sched/sched.h"
 #include "loop/handle.h"
 #include "loop/reg.h"
+#include "task/context.h"
 #include "task/extra.h"
 
 #define DEFAULT_STACK ((size_t)64 << 10)
@@ -36,6 +37,7 @@ static void on_thread_exit(struct heist__self *self) {
     self->event_loop = NULL;
     heist__free(self->failure);
     self->failure = NULL;
+    heist__scope_thread_exit(self);
     heist__slab_flush(self);
 }
 
@@ -374,7 +376,10 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     err = start_threads(rt, 1);
     bool started = !err;
     if (started) {
+        struct heist__scope *scope = self->scope;
+        if (!scope) self->scope = &self->own; /* main begins with the variables of this thread */
         err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, &task_opts, &t);
+        self->scope = scope;
         if (err) heist__closing_begin(rt);
         heist__worker_run(w);
     }

@@ -182,6 +182,11 @@ void heist__step(struct heist__worker *w, heist_task *t);
 bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f);
 size_t heist__live_tasks(heist_runtime *rt);
 
+/* ---- context.c ---- */
+
+/* Of a task that is not published: the given context, or a copy of the caller's.  0, -ENOMEM, -EBUSY. */
+int heist__context_at_birth(struct heist__self *self, heist_task *t, heist_context *given);
+
 /* ---- runtime.c ---- */
 
 int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out);

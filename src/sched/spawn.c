@@ -20,6 +20,7 @@
 #include "mem/slab.h"
 #include "sched/held.h"
 #include "sched/sched.h"
+#include "task/context.h"
 #include "task/extra.h"
 #include "task/state.h"
 
@@ -95,9 +96,12 @@ size_t heist__live_tasks(heist_runtime *rt) {
     return births > deaths ? (size_t)(births - deaths) : 0;
 }
 
+/* The options of a program that was built before tasks had contexts end here. */
+#define FIRST_SIZE offsetof(heist_task_options, context)
+
 static int check_options(const heist_task_options *opts) {
     if (!opts) return 0;
-    if (!heist__options_ok(opts, sizeof(*opts)) || (opts->flags & ~HEIST_TASK_PINNED)) return -EINVAL;
+    if (!heist__options_ok_since(opts, FIRST_SIZE, sizeof(*opts)) || (opts->flags & ~HEIST_TASK_PINNED)) return -EINVAL;
     if (opts->stack_bytes && (opts->stack_bytes < HEIST__STACK_MIN || opts->stack_bytes > HEIST__STACK_MAX))
         return -EINVAL;
     return 0;
@@ -133,6 +137,13 @@ static bool born_outside(heist_runtime *rt, heist_task *t, unsigned refs) {
     if (a_load_sc(&rt->closing) && !a_xchg_ar(&t->close_asked, 1)) /* ar: asked once, here or by the walk */
         a_or_sc(&t->cancel, HEIST__CANCEL_PENDING | HEIST__CANCEL_ONE); /* it will end without running */
     return true;
+}
+
+/* A task that was not to be.  Its argument is the caller's. */
+static HEIST_COLD void unmake(struct heist__self *self, heist_task *t) {
+    heist__extra_free(a_load_rlx(&t->extra)); /* rlx: nobody has seen it */
+    a_store_rlx(&t->extra, NULL);
+    heist__slab_put(self, HEIST__SLAB_FUTURE, t);
 }
 
 int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
@@ -173,13 +184,16 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
         t->stack_bytes = rt->stack_bytes;
         t->arg_free = NULL;
     }
+    if (heist_unlikely(heist__contexts_used()) &&
+        (err = heist__context_at_birth(self, t, heist__options_has(opts, FIRST_SIZE) ? opts->context : NULL))) {
+        unmake(self, t);
+        return err;
+    }
     if (heist_likely(own)) {
         a_store_rel(&w->births, a_load_rlx(&w->births) + 1); /* rel: pairs with live_tasks; only we write it */
         heist__state_born(t, HEIST__F_TASK, out ? 2 : 1);
     } else if (!born_outside(rt, t, out ? 2 : 1)) {
-        a_store_rlx(&t->extra, NULL);
-        heist__extra_free(extra);
-        heist__slab_put(self, HEIST__SLAB_FUTURE, t);
+        unmake(self, t);
         return HEIST_ECLOSED;
     }
     if (out) *out = t;

@@ -11,6 +11,7 @@
  * its top, so that nobody starves behind a pair that wakes each other.  (Each 64th cost a
  * fork-join tree thousands of live stacks: the top is the root of the biggest branch.) */
 #include "sched/sched.h"
+#include "task/context.h"
 
 static heist_task *take(struct heist__deque *d, bool alone, bool top) {
     if (heist__deque_empty(d)) return NULL;
@@ -161,6 +162,7 @@ void heist__worker_enter(struct heist__worker *w) {
 
 void heist__worker_leave(struct heist__worker *w) {
     struct heist__self *self = heist__self();
+    if (self->stray.vars) heist__scope_forget(self);
     self->worker = NULL;
     self->loop = NULL;
     w->self = NULL;

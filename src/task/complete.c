@@ -25,6 +25,7 @@
 #include "base/fork.h"
 #include "base/sys.h"
 #include "conc/self.h"
+#include "task/context.h"
 #include "task/derived.h"
 #include "task/state.h"
 #include "task/task.h"
@@ -37,6 +38,7 @@ struct done_callback {
     heist_done_fn fn;
     void *user;
     heist_free_fn user_free;
+    struct heist__vars *vars; /* the context in which it was added */
 };
 
 static void relax(unsigned *spins) {
@@ -152,16 +154,32 @@ struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(stru
 
 /* ---- done callbacks ---- */
 
-static void end_callback(struct done_callback *c) {
+static void drop_callback(struct done_callback *c) {
     if (c->user_free) c->user_free(c->user);
-    heist_unref(c->future);
+    heist__vars_unref(c->vars);
     heist__free(c);
+}
+
+static void end_callback(struct done_callback *c) {
+    heist_future *f = c->future;
+    drop_callback(c);
+    heist_unref(f);
 }
 
 static void callback_run(struct heist__job *job, heist_loop *loop) {
     (void)loop;
     struct done_callback *c = heist_container_of(job, struct done_callback, job);
-    c->fn(c->future, c->user);
+    if (heist_unlikely(heist__contexts_used())) {
+        struct heist__carried carried = {{c->vars, 0, NULL}, NULL};
+        struct heist__in_scope in;
+        c->vars = NULL;
+        heist__scope_enter(&in, &carried);
+        c->fn(c->future, c->user);
+        heist__scope_leave(&in);
+        heist__carried_drop(&carried);
+    } else {
+        c->fn(c->future, c->user);
+    }
     end_callback(c);
 }
 
@@ -169,13 +187,17 @@ static void callback_drop(struct heist__job *job) { end_callback(heist_container
 
 static const struct heist__job_class callback_class = {callback_run, callback_drop};
 
-/* In the completing thread.  What it does has deeds of its own, for it may suspend, and come back on another thread. */
+/* In the completing thread.  It is no step of the task that completes, so it may not suspend; what it does has deeds of
+ * its own. */
 static void callback_run_here(struct done_callback *c) {
     struct heist__self *self = heist__self();
     struct heist__deeds *outer = self->deeds;
+    heist_task *task = self->task;
     self->deeds = NULL;
+    self->task = NULL;
     callback_run(&c->job, NULL);
-    heist__self()->deeds = outer;
+    self->task = task;
+    self->deeds = outer;
 }
 
 /* Hands a callback to the future's loop; runs it here when it has none. */
@@ -198,6 +220,7 @@ int heist_future_add_done_callback(heist_future *f, heist_done_fn fn, void *user
     c->fn = fn;
     c->user = user;
     c->user_free = user_free;
+    c->vars = heist_unlikely(heist__contexts_used()) ? heist__context_capture(heist__self()) : NULL;
     if (heist__future_add_waiter(f, &c->waiter)) return 0; /* the reference is taken when it is scheduled */
     if (!f->loop) {
         heist__state_ref(f);
@@ -208,6 +231,7 @@ int heist_future_add_done_callback(heist_future *f, heist_done_fn fn, void *user
     int err = heist__task_hooks.post(f->loop, f->loop_id, &c->job);
     if (err) {
         heist_unref(f);
+        heist__vars_unref(c->vars);
         heist__free(c);
     }
     return err;
@@ -233,8 +257,7 @@ int heist_future_remove_done_callback(heist_future *f, heist_done_fn fn, void *u
     for (; removed; count++) {
         struct done_callback *c = heist_container_of(removed, struct done_callback, waiter);
         removed = removed->next;
-        if (c->user_free) c->user_free(c->user);
-        heist__free(c);
+        drop_callback(c);
     }
     return count;
 }
@@ -252,8 +275,7 @@ void heist__future_drop_callbacks(heist_future *f) {
             hook->hook(hook, f);
             continue;
         }
-        if (c->user_free) c->user_free(c->user);
-        heist__free(c);
+        drop_callback(c);
     }
 }
 

@@ -6,17 +6,30 @@
 #define HEIST_TASK_EXTRA_H
 
 #include <heist/base.h>
+#include <stdbool.h>
 
 #include "conc/atomic.h"
 
+struct heist__scope;
+
 struct heist__extra {
     _Atomic(char *) name; /* its own, or NULL; changed and copied under the name lock (name.c) */
+
+    /* context variables (context.h) */
+    _Atomic(heist_context *) context; /* given at birth, else its own, made when first needed; then it stays */
+    struct heist__scope *entered;     /* runner: what heist_context_run entered, or NULL */
+    bool released;                    /* its claim to `context` has been given back */
+    heist_coro_fn fn; /* birth: what it runs, when the context was given: see sched/context.c */
+    void *arg;
+    heist_free_fn arg_free;
 };
 
 /* Of a task that the caller holds: made if need be.  NULL: no memory.  Any thread. */
 struct heist__extra *heist__extra(heist_task *t);
 /* What a task has, or NULL.  Any thread. */
 struct heist__extra *heist__extra_of(heist_task *t);
+/* Its context, made if need be.  NULL: no memory.  Any thread that holds it. */
+heist_context *heist__extra_context(heist_task *t);
 /* Its own name or NULL, without the lock: for those who report while nothing moves, or on the way to the end. */
 const char *heist__extra_name(heist_task *t);
 /* Frees it with all that it holds; NULL is allowed. */
