@@ -13,6 +13,7 @@
  *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
  *   heist/context.h  context variables
+ *   heist/generator.h  values on demand
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -24,6 +25,7 @@
 #include <heist/error.h>
 #include <heist/flow.h>
 #include <heist/future.h>
+#include <heist/generator.h>
 #include <heist/loop.h>
 #include <heist/net.h>
 #include <heist/runtime.h>

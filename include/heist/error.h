@@ -23,9 +23,13 @@
     X(HEIST_EFATAL, -10010, "a fatal condition: ends the run call")                                                    \
     X(HEIST_ESHUTDOWN, -10011, "the channel is closed")                                                                \
     X(HEIST_EFAILED, -10012, "the body failed without saying why")                                                     \
-    X(HEIST_ERESULTTAKEN, -10013, "the result was taken before") \
-    X(HEIST_ENOTSET, -10014, "the context variable has no value here, and no default") \
-    X(HEIST_EOTHERCONTEXT, -10015, "the token was made in another context")
+    X(HEIST_ERESULTTAKEN, -10013, "the result was taken before")                                                       \
+    X(HEIST_ENOTSET, -10014, "the context variable has no value here, and no default")                                 \
+    X(HEIST_EOTHERCONTEXT, -10015, "the token was made in another context")                                            \
+    X(HEIST_ESTOP, -10016, "the generator has no more values")                                                         \
+    X(HEIST_EGENEXIT, -10017, "the generator is being closed")                                                         \
+    X(HEIST_EIGNOREDCLOSE, -10018, "the generator went on after it was told to close")                                 \
+    X(HEIST_ENOTSTARTED, -10019, "a generator that has not begun takes no value")
 
 HEIST_BEGIN_DECLS
 

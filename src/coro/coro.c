@@ -9,9 +9,6 @@
 
 _Static_assert(sizeof(struct heist__coro) <= HEIST__STACK_USER_BYTES, "a coroutine lies in its stack's header");
 
-/* Of the C++ runtime, when the program has one: libstdc++, libc++abi. */
-extern struct heist__cxx_globals *__cxa_get_globals(void) __attribute__((weak));
-
 void heist__host_init(struct heist__host *h) {
     h->sp = NULL;
     h->cxx = __cxa_get_globals ? __cxa_get_globals() : NULL;

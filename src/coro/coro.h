@@ -14,6 +14,10 @@
  * coroutine to another thread, and the host's stay where they are.  Without a C++ runtime
  * in the process that is one test of a NULL pointer.
  *
+ * Nested: the host may itself stand on a coroutine's stack (flow/generator.c drives a second coroutine from the first).
+ * Then what the worker enters and leaves is the stack on top: the outermost coroutine's structure stays the one that
+ * stands for them all, and its `stack` (and the detector's fibre) are the topmost's while that runs.
+ *
  * Invariant: c->sp is valid exactly while c is suspended, h->sp exactly while h is
  * inside a coroutine; c->caught and c->uncaught are the coroutine's while it is
  * suspended, and the host's while it runs. */
@@ -33,6 +37,9 @@ struct heist__cxx_globals {
     unsigned uncaught;
 };
 
+/* Of the C++ runtime, when the program has one: libstdc++, libc++abi. */
+extern struct heist__cxx_globals *__cxa_get_globals(void) __attribute__((weak));
+
 struct heist__host {
     void *sp;
     struct heist__cxx_globals *cxx; /* of the thread that enters; NULL without a C++ runtime */
@@ -43,7 +50,7 @@ struct heist__host {
 
 struct heist__coro {
     void *sp;
-    struct heist__stack *stack; /* the one it lies in */
+    struct heist__stack *stack; /* the one it lies in, or the topmost of those nested in it */
     void *caught;               /* see heist__cxx_globals */
     unsigned uncaught;
     bool exited;                /* it made its last leave */
@@ -115,6 +122,74 @@ static HEIST__SWITCH_INLINE HEIST_NORETURN void heist__coro_exit(struct heist__h
 #endif
     heist__ctx_switch(&c->sp, h->sp, payload);
     __builtin_unreachable();
+}
+
+/* ---- nested ----
+ *
+ * As enter and leave, from wherever the caller stands: a thread's own stack, or a coroutine's.  Between the two the
+ * thread may have become another, when c left it for a worker and was entered by another one; the host is the
+ * caller's frame, and stays where it is.  So nothing of a thread is kept in *h: whose exceptions are the caller's
+ * stands in his frame, and the bounds of his stack are told by the detector when c is entered. */
+
+static HEIST__SWITCH_INLINE void *heist__coro_enter_nested(struct heist__host *h, struct heist__coro *c, void *payload) {
+    struct heist__cxx_globals *g, callers = {NULL, 0};
+    if (__cxa_get_globals) {
+        g = __cxa_get_globals();
+        callers = *g;
+        g->caught = c->caught;
+        g->uncaught = c->uncaught;
+    }
+#if HEIST__SAN_ANY
+    heist__san_enter_nested(&h->san, &c->san, c->stack);
+#endif
+    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
+#if HEIST__SAN_ANY
+    heist__san_entered(&h->san);
+#endif
+    if (__cxa_get_globals) {
+        g = __cxa_get_globals(); /* of this thread, perhaps another */
+        c->caught = g->caught;
+        c->uncaught = g->uncaught;
+        g->caught = callers.caught;
+        g->uncaught = callers.uncaught;
+    }
+    return answer;
+}
+
+static HEIST__SWITCH_INLINE void *heist__coro_leave_nested(struct heist__host *h, struct heist__coro *c, void *payload) {
+#if HEIST__SAN_ANY
+    heist__san_leave(&h->san, &c->san, 0);
+    void *answer = heist__ctx_switch(&c->sp, h->sp, payload);
+    heist__san_left_nested(&h->san, &c->san);
+    return answer;
+#else
+    return heist__ctx_switch(&c->sp, h->sp, payload);
+#endif
+}
+
+/* Around enter_nested, in a task whose coroutine is root: who suspends leaves with the stack of c on top. */
+struct heist__coro_below {
+    struct heist__stack *stack;
+#if HEIST_TSAN
+    void *fiber;
+#endif
+};
+
+static HEIST__SWITCH_INLINE void heist__coro_push(struct heist__coro *root, struct heist__coro *c,
+                                                  struct heist__coro_below *below) {
+    below->stack = root->stack;
+    root->stack = c->stack;
+#if HEIST_TSAN
+    below->fiber = root->san.fiber;
+    root->san.fiber = c->san.fiber;
+#endif
+}
+
+static HEIST__SWITCH_INLINE void heist__coro_pop(struct heist__coro *root, const struct heist__coro_below *below) {
+    root->stack = below->stack;
+#if HEIST_TSAN
+    root->san.fiber = below->fiber;
+#endif
 }
 
 #endif

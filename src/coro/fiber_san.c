@@ -18,15 +18,25 @@
  * enters leaves word here of whom.  Each access is a call, so that no address of a
  * thread-local is kept across a switch. */
 static _Thread_local struct heist__san_coro *entering;
+static _Thread_local struct heist__san_host *entering_from; /* nested, or NULL */
 
-HEIST_NOINLINE void heist__san_set_entering(struct heist__san_coro *c) { entering = c; }
+HEIST_NOINLINE void heist__san_set_entering(struct heist__san_coro *c, struct heist__san_host *nested) {
+    entering = c;
+    entering_from = nested;
+}
 
-static HEIST_NOINLINE struct heist__san_coro *get_entering(void) { return entering; }
+static HEIST_NOINLINE struct heist__san_coro *get_entering(struct heist__san_host **from) {
+    *from = entering_from;
+    return entering;
+}
 
 static void first_frame(void *payload) {
-    struct heist__san_coro *c = get_entering();
+    struct heist__san_host *from;
+    struct heist__san_coro *c = get_entering(&from);
 #if HEIST_ASAN
-    __sanitizer_finish_switch_fiber(NULL, NULL, NULL);
+    __sanitizer_finish_switch_fiber(NULL, from ? &from->lo : NULL, from ? &from->bytes : NULL);
+#else
+    (void)from;
 #endif
     c->entry(payload);
 }

@@ -60,15 +60,16 @@ void heist__san_host_init(struct heist__san_host *h);
 void (*heist__san_coro_init(struct heist__san_coro *c, struct heist__stack *s, void (*entry)(void *payload)))(void *);
 void heist__san_coro_deinit(struct heist__san_coro *c, struct heist__stack *s, int exited);
 
-/* The coroutine that this thread enters, for its first frame: written at each enter. */
-void heist__san_set_entering(struct heist__san_coro *c);
+/* The coroutine that this thread enters, for its first frame, and the host that wants to know the bounds of the stack
+ * it enters from (nested), or NULL: written at each enter. */
+void heist__san_set_entering(struct heist__san_coro *c, struct heist__san_host *nested);
 
 /* Host side, right before and right after the switch into c. */
 static HEIST__SWITCH_INLINE void heist__san_enter(struct heist__san_host *h, struct heist__san_coro *c,
                                                   struct heist__stack *s) {
     (void)h;
     (void)s;
-    heist__san_set_entering(c);
+    heist__san_set_entering(c, NULL);
 #if HEIST_ASAN
     __sanitizer_start_switch_fiber(&h->fake_stack, s->lo, (size_t)((char *)heist__stack_top(s) - s->lo));
 #endif
@@ -101,6 +102,28 @@ static HEIST__SWITCH_INLINE void heist__san_left(struct heist__san_coro *c) {
     (void)c;
 #if HEIST_ASAN
     __sanitizer_finish_switch_fiber(c->fake_stack, NULL, NULL);
+#endif
+}
+
+/* The same two where the host stands on any stack (coro.h, nested). */
+static HEIST__SWITCH_INLINE void heist__san_enter_nested(struct heist__san_host *h, struct heist__san_coro *c,
+                                                         struct heist__stack *s) {
+    (void)s;
+    heist__san_set_entering(c, h);
+#if HEIST_ASAN
+    __sanitizer_start_switch_fiber(&h->fake_stack, s->lo, (size_t)((char *)heist__stack_top(s) - s->lo));
+#endif
+#if HEIST_TSAN
+    h->fiber = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(c->fiber, 0);
+#endif
+}
+
+static HEIST__SWITCH_INLINE void heist__san_left_nested(struct heist__san_host *h, struct heist__san_coro *c) {
+    (void)h;
+    (void)c;
+#if HEIST_ASAN
+    __sanitizer_finish_switch_fiber(c->fake_stack, &h->lo, &h->bytes);
 #endif
 }
 #endif
