@@ -14,12 +14,15 @@
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
  *   heist/context.h  context variables
  *   heist/generator.h  values on demand
+ *   heist/queue.h    with join and shutdown     heist/select.h   the first of several things
+ *   heist/watch.h    one value that changes     heist/broadcast.h  each value to every receiver
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
 
 #include <heist/alloc.h>
 #include <heist/base.h>
+#include <heist/broadcast.h>
 #include <heist/channel.h>
 #include <heist/context.h>
 #include <heist/error.h>
@@ -28,8 +31,11 @@
 #include <heist/generator.h>
 #include <heist/loop.h>
 #include <heist/net.h>
+#include <heist/queue.h>
 #include <heist/runtime.h>
+#include <heist/select.h>
 #include <heist/task.h>
 #include <heist/version.h>
+#include <heist/watch.h>
 
 #endif

@@ -21,7 +21,7 @@
     X(HEIST_ESELFAWAIT, -10008, "a task cannot await itself")                                                          \
     X(HEIST_EFORKED, -10009, "this process is a fork of the one that made the object")                                 \
     X(HEIST_EFATAL, -10010, "a fatal condition: ends the run call")                                                    \
-    X(HEIST_ESHUTDOWN, -10011, "the channel is closed")                                                                \
+    X(HEIST_ESHUTDOWN, -10011, "the channel or queue is shut down, or closed")                                         \
     X(HEIST_EFAILED, -10012, "the body failed without saying why")                                                     \
     X(HEIST_ERESULTTAKEN, -10013, "the result was taken before")                                                       \
     X(HEIST_ENOTSET, -10014, "the context variable has no value here, and no default")                                 \
@@ -29,7 +29,8 @@
     X(HEIST_ESTOP, -10016, "the generator has no more values")                                                         \
     X(HEIST_EGENEXIT, -10017, "the generator is being closed")                                                         \
     X(HEIST_EIGNOREDCLOSE, -10018, "the generator went on after it was told to close")                                 \
-    X(HEIST_ENOTSTARTED, -10019, "a generator that has not begun takes no value")
+    X(HEIST_ENOTSTARTED, -10019, "a generator that has not begun takes no value")                                      \
+    X(HEIST_ELAGGED, -10020, "values were lost: this receiver was too slow")
 
 HEIST_BEGIN_DECLS
 

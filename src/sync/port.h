@@ -1,0 +1,124 @@
+/* Something that values go into and come out of, and the one way to wait at it: channels,
+ * queues, receivers of broadcasts and watches.  select waits at several of them.
+ *
+ * Each kind has one function `pass`, which under the port's lock puts a value in or takes
+ * one out, or says -EAGAIN.  What it says -EAGAIN to is linked in the queue of those who
+ * wait to put in, or to take out, without the lock having been let go: so nobody can
+ * pass between the look and the link, and nobody looks twice.
+ *
+ * A task waits with the lock held: it leaves its stack, and the commit, on the stack of the
+ * same thread, links the node and lets the lock go.  Between the two stands the way from one
+ * stack to the other, no code of a user and no other lock.  (Where debug mode looks at that
+ * place for locks left behind, and in a plain thread, whose parker may need memory, the lock
+ * is let go first, and the publication looks again.)
+ *
+ * Order of locks: select alone holds several ports, and takes them in the order of their
+ * addresses.  Under a port's lock may stand that of a future's waiters and a loop's timers. */
+#ifndef HEIST_SYNC_PORT_H
+#define HEIST_SYNC_PORT_H
+
+#include <heist/broadcast.h>
+#include <heist/channel.h>
+#include <heist/error.h>
+#include <heist/queue.h>
+#include <heist/watch.h>
+
+#include "base/fork.h"
+#include "sync/waitq.h"
+
+struct heist__port;
+
+/* What pass says beside 0, -EAGAIN and codes: its store must grow, which is done without the lock. */
+#define HEIST__PORT_GROW 1
+
+struct heist__port_class {
+    /* in: puts *value in; else: takes *value out.  `who` is the receiver, for kinds that have such.
+     * *wake: whom to wake after the unlock.  Under the lock. */
+    int (*pass)(struct heist__port *p, bool in, void *who, void **value, struct heist__park **wake);
+    int (*grow)(struct heist__port *p); /* 0 or -ENOMEM; no lock held */
+};
+
+struct heist__port {
+    struct heist__spin lock;
+    uint32_t turns; /* of select; under the lock, as the queues */
+    const struct heist__port_class *klass;
+    struct heist__waitq in, out; /* who waits to put in, and to take out */
+};
+
+static inline void heist__port_init(struct heist__port *p, const struct heist__port_class *klass) {
+    heist__spin_init(&p->lock);
+    p->klass = klass;
+}
+
+/* For select. */
+struct heist__port *heist__channel_port(heist_channel *c);
+struct heist__port *heist__queue_port(heist_queue *q);
+struct heist__port *heist__receiver_port(heist_receiver *r);
+struct heist__port *heist__watcher_port(heist_watcher *w);
+
+struct heist__passing {
+    struct heist__wait wait;
+    struct heist__waitnode node;
+    struct heist__port *port;
+    void *who;
+    bool in, held;
+};
+
+/* port.c: waits.  With `held` the caller holds the lock, which is let go.  HEIST__PORT_GROW: look again. */
+int heist__port_wait(struct heist__passing *p);
+
+/* Passes a value, and waits for it.  Inlined, so that each kind has its own pass in it. */
+static inline __attribute__((always_inline)) int heist__port_pass(struct heist__port *port,
+                                                                  const struct heist__port_class *klass, bool in,
+                                                                  void *who, void **value, int64_t deadline_ns) {
+    struct heist__self *self = heist__self();
+    int err = heist__wait_entry(self);
+    if (err) return err;
+    for (;;) {
+        struct heist__park *wake = NULL;
+        heist__spin_lock(&port->lock);
+        err = klass->pass(port, in, who, value, &wake);
+        if (err == -EAGAIN) {
+            struct heist__passing p;
+            p.held = self->task && !self->worker->locks_watch;
+            if (!p.held) heist__spin_unlock(&port->lock);
+            p.port = port;
+            p.who = who;
+            p.in = in;
+            p.node.linked = false;
+            p.node.value = in ? *value : who;
+            p.wait.deadline_ns = deadline_ns;
+            err = heist__port_wait(&p);
+            if (!err && !in) *value = p.node.value;
+            if (err != HEIST__PORT_GROW) return err;
+        } else {
+            heist__spin_unlock(&port->lock);
+            if (wake) heist__park_wake(wake);
+            if (err != HEIST__PORT_GROW) {
+                heist__wait_skipped(self);
+                return err;
+            }
+        }
+        err = klass->grow(port);
+        if (err) return err;
+    }
+}
+
+/* The same at once, or -EAGAIN. */
+static inline __attribute__((always_inline)) int heist__port_try(struct heist__port *port,
+                                                                 const struct heist__port_class *klass, bool in,
+                                                                 void *who, void **value) {
+    if (heist__forked()) return HEIST_EFORKED;
+    for (;;) {
+        struct heist__park *wake = NULL;
+        heist__spin_lock(&port->lock);
+        int err = klass->pass(port, in, who, value, &wake);
+        heist__spin_unlock(&port->lock);
+        if (wake) heist__park_wake(wake);
+        if (err != HEIST__PORT_GROW) return err;
+        err = klass->grow(port);
+        if (err) return err;
+    }
+}
+
+#endif
