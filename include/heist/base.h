@@ -38,7 +38,16 @@
 #define HEIST_END_DECLS
 #endif
 
+#if defined(__GNUC__)
+#define HEIST_MAY_ALIAS __attribute__((may_alias))
+#else
+#define HEIST_MAY_ALIAS
+#endif
+
 HEIST_BEGIN_DECLS
+
+/* What an object that lives in its user's memory (a lock, an event …) is made of.  Its words are the library's. */
+typedef uint64_t HEIST_MAY_ALIAS heist_word;
 
 typedef struct heist_runtime heist_runtime; /* N workers that steal from each other */
 typedef struct heist_loop heist_loop;       /* one worker's callbacks, timers, descriptors */

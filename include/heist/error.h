@@ -30,7 +30,9 @@
     X(HEIST_EGENEXIT, -10017, "the generator is being closed")                                                         \
     X(HEIST_EIGNOREDCLOSE, -10018, "the generator went on after it was told to close")                                 \
     X(HEIST_ENOTSTARTED, -10019, "a generator that has not begun takes no value")                                      \
-    X(HEIST_ELAGGED, -10020, "values were lost: this receiver was too slow")
+    X(HEIST_ELAGGED, -10020, "values were lost: this receiver was too slow")                                           \
+    X(HEIST_ENOTACQUIRED, -10021, "the lock is not held")                                                              \
+    X(HEIST_EBROKEN, -10022, "the barrier is broken")
 
 HEIST_BEGIN_DECLS
 
