@@ -16,26 +16,38 @@
  *   heist/generator.h  values on demand
  *   heist/queue.h    with join and shutdown     heist/select.h   the first of several things
  *   heist/watch.h    one value that changes     heist/broadcast.h  each value to every receiver
+ *   heist/lock.h     one at a time              heist/rwlock.h   many readers or one writer
+ *   heist/event.h    wait for a flag            heist/condition.h  wait under a lock
+ *   heist/semaphore.h  n at a time              heist/barrier.h  wait for each other
+ *   heist/once.h     the first one does it      heist/waitgroup.h  wait for a count of zero
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
 
 #include <heist/alloc.h>
+#include <heist/barrier.h>
 #include <heist/base.h>
 #include <heist/broadcast.h>
 #include <heist/channel.h>
+#include <heist/condition.h>
 #include <heist/context.h>
 #include <heist/error.h>
+#include <heist/event.h>
 #include <heist/flow.h>
 #include <heist/future.h>
 #include <heist/generator.h>
+#include <heist/lock.h>
 #include <heist/loop.h>
 #include <heist/net.h>
+#include <heist/once.h>
 #include <heist/queue.h>
 #include <heist/runtime.h>
+#include <heist/rwlock.h>
 #include <heist/select.h>
+#include <heist/semaphore.h>
 #include <heist/task.h>
 #include <heist/version.h>
+#include <heist/waitgroup.h>
 #include <heist/watch.h>
 
 #endif
