@@ -9,6 +9,7 @@
  *
  *   heist/base.h     words and attributes       heist/error.h    the codes, heist_fail
  *   heist/runtime.h  run, runtimes, counters    heist/loop.h     callbacks, timers, run and stop
+ *   heist/inspect.h  stacks, who waits for whom
  *   heist/future.h   results that will come     heist/task.h     coroutines, sleep, gather
  *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
@@ -37,6 +38,7 @@
 #include <heist/future.h>
 #include <heist/generator.h>
 #include <heist/lock.h>
+#include <heist/inspect.h>
 #include <heist/loop.h>
 #include <heist/net.h>
 #include <heist/once.h>

@@ -19,11 +19,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes that heist__ctx_init writes below stack_top. */
+/* Bytes that heist__ctx_init writes below stack_top; and how many of them every suspended context has. */
 #if defined(__x86_64__)
 #define HEIST__CTX_FIRST_FRAME 88
+#define HEIST__CTX_FRAME 72
 #elif defined(__aarch64__)
 #define HEIST__CTX_FIRST_FRAME 192
+#define HEIST__CTX_FRAME 176
 #else
 #error "no context switch for this machine: see ctx_x86_64.S for what one must do"
 #endif
@@ -40,6 +42,19 @@ HEIST__CTX_HIDDEN void *heist__ctx_switch(void **save, void *to, void *payload);
  * entry(payload) there.  entry never returns.  stack_top is aligned to 16 bytes;
  * the frame lies just below it. */
 HEIST__CTX_HIDDEN void *heist__ctx_init(void *stack_top, void (*entry)(void *payload));
+
+/* A look at a suspended context from its own side: in a copy of its stack, for what stands there must not run.
+ * Rewrites the copied context `saved`, so that a switch to what is returned, with `look` as payload, calls
+ * look->fn(look) as if the suspended function called it where it stands: an unwinder finds that one as the caller.
+ * fn must leave by a switch.  HEIST__CTX_LOOK_ROOM bytes below `saved` are overwritten. */
+#define HEIST__CTX_LOOK_ROOM 8
+struct heist__ctx_look {
+    void (*fn)(struct heist__ctx_look *look); /* the first three are known to the assembly */
+    uint64_t return_address, kept;
+};
+HEIST__CTX_HIDDEN void *heist__ctx_look_from(void *saved, struct heist__ctx_look *look);
+/* Where it arrives: no function to call. */
+HEIST__CTX_HIDDEN extern const char heist__ctx_look_entry[];
 
 /* The control words of the floating-point unit, packed: now, and those of a saved context. */
 static inline uint64_t heist__ctx_fp(void) {

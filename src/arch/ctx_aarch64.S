@@ -149,6 +149,21 @@ heist__ctx_entry:
         .cfi_endproc
         .size   heist__ctx_trampoline, . - heist__ctx_trampoline
 
+/* Where heist__ctx_look_from leads: x0 is the look.  As after a call from the suspended function. */
+        .globl  heist__ctx_look_entry
+        .hidden heist__ctx_look_entry
+        .type   heist__ctx_look_entry, %function
+        .p2align 4
+heist__ctx_look_entry:
+        .cfi_startproc
+        PAD_JUMP
+        ldr     x30, [x0, #8]
+        ldr     x19, [x0, #16]
+        ldr     x16, [x0]
+        br      x16
+        .cfi_endproc
+        .size   heist__ctx_look_entry, . - heist__ctx_look_entry
+
         .section .note.GNU-stack, "", %progbits
 
 #if defined(__ARM_FEATURE_BTI_DEFAULT)

@@ -7,6 +7,7 @@
  * drawn in ctx_x86_64.S and ctx_aarch64.S. */
 #include "arch/ctx.h"
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -34,6 +35,7 @@ struct frame {
 #endif
 
 _Static_assert(sizeof(struct frame) == HEIST__CTX_FIRST_FRAME, "the frame is drawn in the assembly");
+_Static_assert(offsetof(struct frame, end) == HEIST__CTX_FRAME, "what a switch pops");
 /* The entry finds its stack aligned: what is left when the frame was popped is whole. */
 _Static_assert(sizeof(((struct frame *)0)->end) % 16 == 0, "the stack stays aligned");
 _Static_assert(sizeof(((struct frame *)0)->end) % 16 == 0, "the stack is aligned at the entry");
@@ -54,4 +56,23 @@ void *heist__ctx_init(void *stack_top, void (*entry)(void *payload)) {
     f->x30 = (uint64_t)(uintptr_t)heist__ctx_entry;
 #endif
     return f;
+}
+
+/* x86-64: the frame moves down by a word, so that the return address stays where a call would have pushed it, and a
+ * jump to the entry leaves the stack as after that call.  AArch64: a call leaves its return address in x30, where the
+ * switch finds whither it goes; the entry loads both registers that it costs. */
+void *heist__ctx_look_from(void *saved, struct heist__ctx_look *look) {
+    struct frame f;
+    memcpy(&f, saved, HEIST__CTX_FRAME);
+#if defined(__x86_64__)
+    look->return_address = f.return_address;
+    f.return_address = (uint64_t)(uintptr_t)heist__ctx_look_entry;
+    saved = (char *)saved - HEIST__CTX_LOOK_ROOM;
+#elif defined(__aarch64__)
+    look->return_address = f.x30;
+    look->kept = f.x19_x28[0];
+    f.x30 = (uint64_t)(uintptr_t)heist__ctx_look_entry;
+#endif
+    memcpy(saved, &f, HEIST__CTX_FRAME);
+    return saved;
 }

@@ -141,6 +141,19 @@ heist__ctx_entry:
         .cfi_endproc
         .size   heist__ctx_trampoline, . - heist__ctx_trampoline
 
+/* Where heist__ctx_look_from leads: rax is the look.  As after a call from the suspended function. */
+        .globl  heist__ctx_look_entry
+        .hidden heist__ctx_look_entry
+        .type   heist__ctx_look_entry, @function
+        .p2align 4
+heist__ctx_look_entry:
+        .cfi_startproc
+        endbr64
+        movq    %rax, %rdi
+        jmp     *(%rax)
+        .cfi_endproc
+        .size   heist__ctx_look_entry, . - heist__ctx_look_entry
+
         .section .note.GNU-stack, "", @progbits
 
 #if defined(__CET__)

@@ -386,7 +386,8 @@ static bool room_for(heist_task *t, heist_task *f) {
     return room >= (need == f->rt->stack_bytes ? need - need / 4 : need);
 }
 
-bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f) {
+/* Never inlined: inspect/stack.c tells by its frames whose the others are. */
+HEIST_NOINLINE bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f) {
     struct heist__worker *w = self->worker;
     uint64_t fp;
     /* rlx, as the next: our own deque; the pop decides. */
@@ -407,7 +408,6 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
         return false;
     }
     heist__cancel_look(t);
-    a_store_rlx(&t->running, 0); /* rlx: for reports */
     if (heist_unlikely(a_load_rlx(&f->cancel) & HEIST__CANCEL_PENDING) && heist__cancel_take(f)) { /* rlx: a look */
         f->code = -ECANCELED;
     } else {
@@ -415,18 +415,21 @@ bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f)
         a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
         f->coro = t->coro;
         f->budget = HEIST__TASK_BUDGET;
+        /* While the stack is in use one of those that stand on it says so: whoever looks at it (inspect/stack.c) relies
+         * on that.  rel: keeps the order of the two; pairs with that look */
         a_store_rlx(&f->running, 1);
+        a_store_rel(&t->running, 0);
         self->task = f;
         run_body(f);
         self = heist__self(); /* another thread, perhaps */
         if (heist_unlikely(heist__ctx_fp() != fp)) heist__ctx_set_fp(fp);
-        a_store_rlx(&f->running, 0);
+        a_store_rlx(&t->running, 1); /* rlx, rel: as above */
+        a_store_rel(&f->running, 0);
         f->coro = NULL;
     }
     self->task = NULL;
     end(self->worker, f);
     self->task = t;
-    a_store_rlx(&t->running, 1);
     a_store_rlx(&t->awaiting, NULL); /* rlx: only a hint to cancellers, who look twice */
     return true;
 }

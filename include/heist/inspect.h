@@ -1,0 +1,75 @@
+/* heist/inspect.h: what is going on: stacks, who waits for whom, everything at a glance.
+ *
+ * Every call here may be made at any time, by any thread, while workers run: nothing is stopped, and a program that
+ * does not ask pays nothing.  So an answer is of a moment that has passed when it arrives, and parts of one answer
+ * may be of slightly different moments.  None of them suspends; some take long enough to matter in a callback. */
+#ifndef HEIST_INSPECT_H
+#define HEIST_INSPECT_H
+
+#include <heist/base.h>
+#include <stdio.h>
+
+HEIST_BEGIN_DECLS
+
+/* ---- stacks ---- */
+
+/* The addresses at which a task stands, the innermost first, at most max of them: the first one or two are the
+ * library's, then come the functions of the program.  The calling task gives its own stack, from its caller on.
+ * Only its own frames, also where it stands on the stack of the one that awaits it (see heist_await).
+ * Found from a copy of the stack by the unwind tables that every build has; nothing needs frame pointers.  A task that
+ * goes on while it is copied is tried again some times, then it counts as running.
+ * Context: any.  Suspends: never.
+ * Returns how many; 0 for a task that is done, or has not begun.
+ * Errors: -EBUSY (it runs at this moment, on another thread), -EINVAL (not a task, max < 0), -ENOMEM; -EPERM or
+ * -ENOSYS where the system lets a process read its own memory in no safe way. */
+HEIST_API int heist_task_get_stack(heist_task *t, void **frames, int max);
+
+/* Writes the same to a stream (NULL: standard error) with the names that the dynamic symbols tell: at most `limit`
+ * frames (0: 32), the outermost first, as asyncio does.  Of a task that has failed: its failure, and where that was
+ * recorded. Context: any.  Suspends: never.  Errors: -EINVAL (not a task, limit < 0), -ENOMEM. */
+HEIST_API int heist_task_print_stack(heist_task *t, int limit, FILE *to);
+
+/* A printable form of a code address: function, offset and object where the object's dynamic symbols tell (link with
+ * -rdynamic to have those of a program), else object and offset, for addr2line.  `returns` is 1 for a return address,
+ * as all of a stack are.  Always terminated; returns the length it would have had.  Context: any. */
+HEIST_API int heist_describe_address(const void *address, int returns, char *buf, size_t size);
+
+/* ---- who waits for whom ---- */
+
+/* A future, where it stands, and those who wait for it, recursively: asyncio's FutureCallGraph. */
+typedef struct heist_call_graph heist_call_graph;
+
+/* Takes the graph above f; NULL: the calling task, and outside a task *out becomes NULL.  Of each stack the innermost
+ * `depth` frames are left out, and at most `limit` kept (0: 32).
+ * Links: awaits, with and without a deadline; gather, wait, shield, groups; and those added by hand.  A future whose
+ * awaiters stand in the graph already is not followed again, so that a cycle ends.
+ * Context: any.  Suspends: never.  Ownership: *out is freed with heist_call_graph_free; it holds a reference to each
+ * future in it.  Errors: -EINVAL, -ENOMEM. */
+HEIST_API int heist_capture_call_graph(heist_future *f, int depth, int limit, heist_call_graph **out) HEIST_NODISCARD;
+/* Frees the whole; to be called with what capture gave.  NULL is allowed. */
+HEIST_API void heist_call_graph_free(heist_call_graph *g);
+
+/* Of one node; all is borrowed from the graph.  frames returns how many, or a negative code: why there are none. */
+HEIST_API heist_future *heist_call_graph_future(const heist_call_graph *g);
+HEIST_API int heist_call_graph_frames(const heist_call_graph *g, void *const **frames);
+HEIST_API size_t heist_call_graph_awaiters(const heist_call_graph *g);
+HEIST_API heist_call_graph *heist_call_graph_awaiter(const heist_call_graph *g, size_t index); /* NULL beyond */
+HEIST_API int heist_call_graph_threads(const heist_call_graph *g); /* plain threads that wait */
+#define HEIST_CALL_GRAPH_CYCLE 0x1u /* it waits for itself: it stands among those below it already */
+#define HEIST_CALL_GRAPH_KNOWN 0x2u /* its awaiters stand at another place of the graph */
+HEIST_API unsigned heist_call_graph_flags(const heist_call_graph *g);
+
+/* Writes the graph as indented text to a stream (NULL: standard error).  Otherwise as capture.
+ * Returns 0, or 1 when there is a cycle.  Errors: those of capture. */
+HEIST_API int heist_print_call_graph(heist_future *f, int depth, int limit, FILE *to);
+
+/* Says that `awaiter` waits for f, where a program's own kind of future stands between, and takes that back.  Changes
+ * nothing but the graph.  The link ends by itself when f is done; until then it holds a reference to the awaiter.
+ * NULL for either is ignored, and so is a link that is there already, or is not.
+ * Context: any.  Suspends: never.  Errors: -ENOMEM. */
+HEIST_API int heist_future_add_to_awaited_by(heist_future *f, heist_future *awaiter);
+HEIST_API int heist_future_discard_from_awaited_by(heist_future *f, heist_future *awaiter);
+
+HEIST_END_DECLS
+
+#endif

@@ -1,0 +1,174 @@
+/* Where a task stands.
+ *
+ * A task's stack may be looked at while the task is suspended, and nobody can hold it there: so it is copied, and the
+ * copy counts when the task stood still meanwhile (coro/look.h).  Which that is:
+ *
+ *   While its body is on a thread a task's `running` is set.  Tasks that run in place (sched/spawn.c) share a stack; as
+ *   long as it is in use one of them has `running` set: each hand-over sets the next one's before it clears the last
+ * one's. So: nobody on the stack is running, before and after the copy, and the saved stack pointer is the same: the
+ * task did not run, or ran and came back to rest at the same place, which the comparison in coro/look.c makes as good
+ * as impossible.
+ *
+ * The task's fields that its runner writes are not atomic: they are read as memory of another process would be
+ * (base/peek.h), and checked afterwards. */
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/fork.h"
+#include "base/peek.h"
+#include "base/sys.h"
+#include "coro/look.h"
+#include "inspect/inspect.h"
+#include "sched/sched.h"
+#include "task/state.h"
+#include "task/task.h"
+
+/* ---- who stands on the stack ---- */
+
+#define STANDING_MAX 256 /* as many as anybody will see; more count as running */
+
+struct standing {
+    struct heist__coro *coro;
+    heist_task *on[STANDING_MAX]; /* the task and those that run in place above it, with references */
+    int count;
+};
+
+static struct heist__coro *coro_of(heist_task *t) {
+    struct heist__coro *coro = NULL;
+    return heist__peek((const void *)&t->coro, &coro, sizeof(coro)) ? NULL : coro;
+}
+
+static bool anybody_runs(const struct standing *s) {
+    for (int i = 0; i < s->count; i++)
+        if (a_load_acq(&s->on[i]->running)) return true; /* acq: pairs with the hand-over in place */
+    return false;
+}
+
+/* Those above: each awaits the next, and all have one coroutine. */
+static void find_standing(heist_task *t, struct standing *s) {
+    s->coro = coro_of(t);
+    s->count = 0;
+    s->on[s->count++] = heist_ref(t);
+    while (s->coro && s->count < STANDING_MAX) {
+        heist_future *f = a_load_acq(&s->on[s->count - 1]->awaiting); /* acq: its address; a reference is tried */
+        if (!f || !heist__future_try_ref(f)) break;
+        if (!heist__is_task(f) || coro_of(f) != s->coro) {
+            heist_unref(f);
+            break;
+        }
+        s->on[s->count++] = f;
+    }
+}
+
+static void leave(struct standing *s) {
+    while (s->count > 0) heist_unref(s->on[--s->count]);
+}
+
+/* Of several on one stack each one's frames end where that call begins by which its awaiter runs it. */
+static const void *const in_place = (const void *)(uintptr_t)heist__run_in_place;
+
+static int try_frames(heist_task *t, void **frames, int max) {
+    if (heist__future_is_done(t)) return 0;
+    struct standing before, after;
+    struct heist__look look;
+    find_standing(t, &before);
+    int n = anybody_runs(&before) || before.count == STANDING_MAX ? -EBUSY : 0;
+    if (!n && !before.coro) {                                 /* not begun, unless it ends or begins right now */
+        bool still = !coro_of(t) && !a_load_acq(&t->running); /* acq: as above */
+        leave(&before);
+        return still ? 0 : -EBUSY;
+    }
+    if (!n) n = heist__look_take(before.coro, &look);
+    if (!n) {
+        find_standing(t, &after);
+        bool same =
+            after.coro == before.coro && after.count == before.count && !anybody_runs(&after) && !anybody_runs(&before);
+        for (int i = 0; same && i < before.count; i++) same = after.on[i] == before.on[i];
+        struct heist__look_part part = {in_place, (unsigned)before.count - 1};
+        n = same ? (int)heist__look_frames(&look, &part, frames, (size_t)max) : -EBUSY;
+        heist__look_release(&look);
+        leave(&after);
+    }
+    leave(&before);
+    return n;
+}
+
+int heist__task_frames(heist_task *t, void **frames, int max, int attempts, const void *start) {
+    int n = 0;
+    if (t == heist__self()->task) {
+        struct heist__look_part part = {in_place, 0};
+        return (int)heist__look_here(start, &part, frames, (size_t)max);
+    }
+    while (attempts-- > 0 && (n = try_frames(t, frames, max)) == -EBUSY)
+        if (attempts % 16 == 15) heist__sys_yield();
+    return n;
+}
+
+#define ATTEMPTS 64
+
+int heist_task_get_stack(heist_task *t, void **frames, int max) {
+    if (!t || max < 0 || (max && !frames) || !heist__is_task(t)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    return max ? heist__task_frames(t, frames, max, ATTEMPTS, __builtin_return_address(0)) : 0;
+}
+
+/* ---- names ---- */
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+int heist_describe_address(const void *address, int returns, char *buf, size_t size) {
+    if (!buf && size) return -EINVAL;
+    uintptr_t at = (uintptr_t)address;
+    Dl_info info;
+    /* A return address stands behind its call, which may be the last of its function. */
+    if (!at || !dladdr((void *)(at - !!returns), &info) || !info.dli_fname) /* NOLINT: an address, not an object */
+        return snprintf(buf, size, "%#lx", (unsigned long)at);
+    if (!info.dli_sname)
+        return snprintf(buf, size, "%s+%#lx", base_name(info.dli_fname),
+                        (unsigned long)(at - (uintptr_t)info.dli_fbase));
+    return snprintf(buf, size, "%s+%#lx (%s)", info.dli_sname, (unsigned long)(at - (uintptr_t)info.dli_saddr),
+                    base_name(info.dli_fname));
+}
+
+/* ---- to a stream ---- */
+
+static void print_failure(heist_task *t, FILE *to) {
+    const struct heist__failure *failure = t->failure; /* t is done, and held */
+    if (failure && failure->file) fprintf(to, "  File \"%s\", line %d\n", failure->file, failure->line);
+    fprintf(to, "%s: %s\n", heist_error_name(t->code), failure ? failure->message : heist_strerror(t->code));
+}
+
+int heist_task_print_stack(heist_task *t, int limit, FILE *to) {
+    if (!t || limit < 0 || !heist__is_task(t)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    if (!to) to = stderr;
+    char repr[512];
+    void *frames[256];
+    if (!limit) limit = HEIST__FRAMES;
+    if (limit > (int)HEIST_ARRAY_LEN(frames)) limit = HEIST_ARRAY_LEN(frames);
+    int n = heist__task_frames(t, frames, limit, ATTEMPTS, __builtin_return_address(0));
+    heist_future_repr(t, repr, sizeof(repr));
+    if (n > 0) {
+        fprintf(to, "Stack for %s (most recent call last):\n", repr);
+        while (n-- > 0) {
+            heist_describe_address(frames[n], 1, repr, sizeof(repr));
+            fprintf(to, "  %s\n", repr);
+        }
+        return 0;
+    }
+    if (n == -EBUSY) {
+        fprintf(to, "%s runs at this moment\n", repr);
+    } else if (n < 0) {
+        return n;
+    } else if (heist__future_is_done(t) && t->outcome == HEIST__OUT_ERROR) {
+        fprintf(to, "%s\n", repr);
+        print_failure(t, to);
+    } else {
+        fprintf(to, "No stack for %s\n", repr);
+    }
+    return 0;
+}

@@ -1,0 +1,591 @@
+/* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-10 to DBG-15. */
+#include "support/harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_FRAMES 64
+
+/* ---- a task that notes where it stands ---- */
+
+struct stander {
+    int depth;
+    double seconds;
+    heist_future *awaits; /* instead of sleeping, when set */
+    double until;         /* with a deadline, when not 0 */
+    void *notes[16];      /* the return addresses of its dives, the outermost first */
+    int note_count;
+    void *own[MAX_FRAMES]; /* what it sees of itself, if it looks */
+    int looks, own_count;
+};
+
+static int dive(struct stander *s, int depth);
+static int (*volatile dive_again)(struct stander *s, int depth) = dive;
+
+__attribute__((noinline)) static int dive(struct stander *s, int depth) {
+    volatile int kept = depth;
+    s->notes[s->note_count++] = __builtin_return_address(0);
+    int err;
+    if (depth > 1) err = dive_again(s, depth - 1);
+    else if (s->looks) err = s->own_count = heist_task_get_stack(heist_current_task(), s->own, MAX_FRAMES);
+    else if (s->awaits && s->until != 0) err = heist_await_until(s->awaits, s->until, NULL);
+    else if (s->awaits) err = heist_await(s->awaits, NULL);
+    else err = heist_sleep(s->seconds);
+    return kept == depth && err < 0 ? err : 0;
+}
+
+static int stand(void *arg, void **out) {
+    struct stander *s = arg;
+    (void)out;
+    int err = dive_again(s, s->depth);
+    return err < 0 ? err : 0;
+}
+
+/* 1 when the noted addresses stand in the frames, the innermost first, one after the other. */
+static int stands_in(const struct stander *s, void *const *frames, int count) {
+    int at = 0;
+    while (at < count && frames[at] != s->notes[s->note_count - 1]) at++;
+    for (int i = s->note_count - 1; i >= 0; i--, at++)
+        if (at >= count || frames[at] != s->notes[i]) return 0;
+    return 1;
+}
+
+static heist_task *start(heist_coro_fn fn, void *arg, const char *name) {
+    heist_task_options opts = HEIST_TASK_OPTIONS_INIT;
+    opts.name = name;
+    heist_task *t = NULL;
+    if (heist_create_task(fn, arg, &opts, &t) < 0) abort();
+    return t;
+}
+
+/* ---- stacks ---- */
+
+struct stacks {
+    struct stander sleeper, awaiter, looker;
+    void *frames[MAX_FRAMES], *cut[3];
+    int before_begin, suspended, limited, nothing, after_end, after_cancel, found, found_again, found_own,
+        awaiter_found;
+    char text[4096];
+};
+
+static int look_at_stacks(void *arg, void **out) {
+    struct stacks *s = arg;
+    (void)out;
+    s->sleeper = (struct stander){.depth = 5, .seconds = 100};
+    heist_task *t = start(stand, &s->sleeper, "sleeper");
+    heist_sleep(1);
+    s->suspended = heist_task_get_stack(t, s->frames, MAX_FRAMES);
+    s->found = stands_in(&s->sleeper, s->frames, s->suspended);
+    s->limited = heist_task_get_stack(t, s->cut, 3);
+    if (memcmp(s->cut, s->frames, sizeof(s->cut)) != 0) s->limited = -1;
+    s->nothing = heist_task_get_stack(t, NULL, 0);
+    s->awaiter = (struct stander){.depth = 2, .awaits = t};
+    heist_task *a = start(stand, &s->awaiter, "awaiter");
+    heist_sleep(1);
+    int n = heist_task_get_stack(a, s->frames, MAX_FRAMES);
+    s->awaiter_found = stands_in(&s->awaiter, s->frames, n);
+    n = heist_task_get_stack(t, s->frames, MAX_FRAMES);
+    s->found_again = stands_in(&s->sleeper, s->frames, n);
+    heist_await(a, NULL);
+    s->after_end = heist_task_get_stack(t, s->frames, MAX_FRAMES);
+    heist_unref(a);
+    heist_unref(t);
+    s->looker = (struct stander){.depth = 3, .looks = 1};
+    t = start(stand, &s->looker, "looker");
+    heist_await(t, NULL);
+    s->found_own = stands_in(&s->looker, s->looker.own, s->looker.own_count);
+    heist_unref(t);
+    struct stander never = {.depth = 1};
+    t = start(stand, &never, "never");
+    s->before_begin = heist_task_get_stack(t, s->frames, MAX_FRAMES);
+    heist_cancel(t);
+    heist_await(t, NULL);
+    s->after_cancel = heist_task_get_stack(t, s->frames, MAX_FRAMES);
+    heist_unref(t);
+    return 0;
+}
+
+static void stack_of_a_suspended_task_and_none_of_one_that_ended_TASK_29(void **state) {
+    (void)state;
+    struct stacks s = {.found = 0};
+    assert_int_equal(harness_run(look_at_stacks, &s, NULL), 0);
+    assert_true(s.suspended > 5 && s.suspended < MAX_FRAMES);
+    assert_true(s.found);
+    assert_int_equal(s.limited, 3);
+    assert_int_equal(s.nothing, 0);
+    assert_true(s.awaiter_found);
+    assert_true(s.found_again);
+    assert_true(s.found_own);
+    assert_int_equal(s.after_end, 0);
+    assert_int_equal(s.after_cancel, 0);
+    /* With several workers it may have begun, and be on its way, at that moment. */
+    assert_true(s.before_begin == 0 || harness_workers() > 1);
+}
+
+static int fail_with_words(void *arg, void **out) {
+    (void)arg, (void)out;
+    return heist_fail(-EPROTO, "the words of %s", "failure");
+}
+
+static int print_stacks(void *arg, void **out) {
+    struct stacks *s = arg;
+    (void)out;
+    FILE *to = fmemopen(s->text, sizeof(s->text), "w");
+    if (!to) return -ENOMEM;
+    s->sleeper = (struct stander){.depth = 2, .seconds = 100};
+    heist_task *t = start(stand, &s->sleeper, "sleeper");
+    heist_sleep(1);
+    int err = heist_task_print_stack(t, 0, to);
+    heist_cancel(t);
+    heist_await(t, NULL);
+    if (!err) err = heist_task_print_stack(t, 0, to);
+    heist_unref(t);
+    t = start(fail_with_words, NULL, "failing");
+    heist_await(t, NULL);
+    if (!err) err = heist_task_print_stack(t, 0, to);
+    heist_unref(t);
+    fclose(to);
+    return err;
+}
+
+static void print_stack_writes_stack_or_failure_to_a_stream_TASK_30(void **state) {
+    (void)state;
+    struct stacks s = {.text = ""};
+    assert_int_equal(harness_run(print_stacks, &s, NULL), 0);
+    assert_non_null(strstr(s.text, "Stack for <Task name='sleeper' pending"));
+    char frame[64];
+    /* The address as the printer names it: object and offset, or symbol. */
+    assert_true(heist_describe_address(s.sleeper.notes[0], 1, frame, sizeof(frame)) > 0);
+    assert_non_null(strstr(s.text, frame));
+    char *cancelled = strstr(s.text, "No stack for <Task name='sleeper' cancelled");
+    assert_non_null(cancelled);
+    char *failed = strstr(cancelled, "<Task name='failing' finished exception=EPROTO");
+    assert_non_null(failed);
+    assert_non_null(strstr(failed, "test_inspect.c\", line "));
+    assert_non_null(strstr(failed, "EPROTO: the words of failure"));
+}
+
+struct spinner {
+    struct gate began, go_on;
+};
+
+static int hold_worker(void *arg, void **out) {
+    struct spinner *s = arg;
+    (void)out;
+    gate_open(&s->began);
+    gate_wait(&s->go_on);
+    return 0;
+}
+
+static void a_task_that_runs_elsewhere_is_busy_and_a_plain_thread_may_look(void **state) {
+    (void)state;
+    struct spinner s = {GATE_INIT, GATE_INIT};
+    heist_runtime *rt = harness_runtime(0);
+    heist_task *t;
+    void *frames[8];
+    assert_int_equal(heist_runtime_run_coroutine(rt, hold_worker, &s, NULL, &t), 0);
+    gate_wait(&s.began);
+    assert_int_equal(heist_task_get_stack(t, frames, 8), -EBUSY);
+    gate_open(&s.go_on);
+    assert_int_equal(heist_await(t, NULL), 0);
+    assert_int_equal(heist_task_get_stack(t, frames, 8), 0);
+    heist_unref(t);
+    struct stander sleeper = {.depth = 2, .seconds = 3600};
+    assert_int_equal(heist_runtime_run_coroutine(rt, stand, &sleeper, NULL, &t), 0);
+    int n;
+    while ((n = heist_task_get_stack(t, frames, 8)) <= 0 || !sleeper.note_count) usleep(1000);
+    assert_true(stands_in(&sleeper, frames, n));
+    heist_cancel(t);
+    assert_int_equal(heist_await(t, NULL), -ECANCELED);
+    heist_unref(t);
+    harness_runtime_end(rt);
+}
+
+/* Looks from one thread while others make the task move: whatever is answered, nothing breaks. */
+struct movers {
+    heist_task *tasks[4];
+    int stop, begun;
+};
+
+static int move(void *arg, void **out) {
+    struct movers *m = arg;
+    (void)out;
+    volatile char room[512];
+    __atomic_add_fetch(&m->begun, 1, __ATOMIC_RELAXED);
+    for (int i = 0; !__atomic_load_n(&m->stop, __ATOMIC_RELAXED); i++) {
+        room[i % 512] = (char)i;
+        int err = room[i % 512] != (char)i ? -EIO : i % 3 ? heist_yield() : heist_sleep(0.000001 * (i % 7));
+        if (err < 0) return err;
+    }
+    return 0;
+}
+
+static void looking_at_tasks_that_move_is_safe(void **state) {
+    (void)state;
+    heist_runtime *rt = harness_runtime(0);
+    struct movers m = {.stop = 0};
+    for (int i = 0; i < 4; i++) assert_int_equal(heist_runtime_run_coroutine(rt, move, &m, NULL, &m.tasks[i]), 0);
+    while (__atomic_load_n(&m.begun, __ATOMIC_RELAXED) < 4) usleep(1000);
+    int seen = 0, busy = 0;
+    for (int i = 0; i < 2000; i++) {
+        void *frames[16];
+        int n = heist_task_get_stack(m.tasks[i % 4], frames, 16);
+        assert_true(n >= 0 || n == -EBUSY);
+        seen += n > 0;
+        busy += n == -EBUSY;
+    }
+    assert_true(seen + busy > 0);
+    __atomic_store_n(&m.stop, 1, __ATOMIC_RELAXED);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(heist_await(m.tasks[i], NULL), 0);
+        heist_unref(m.tasks[i]);
+    }
+    harness_runtime_end(rt);
+}
+
+/* ---- graphs ---- */
+
+static heist_call_graph *awaiter_named(const heist_call_graph *g, const char *name) {
+    for (size_t i = 0; i < heist_call_graph_awaiters(g); i++) {
+        heist_call_graph *a = heist_call_graph_awaiter(g, i);
+        char own[64] = "";
+        if (heist_future_is_task(heist_call_graph_future(a)))
+            heist_task_name(heist_call_graph_future(a), own, sizeof(own));
+        if (!strcmp(own, name)) return a;
+    }
+    return NULL;
+}
+
+struct graphs {
+    struct stander leaf, low, middle, other, late;
+    heist_call_graph *graph, *none;
+    int own_frames, cycle;
+    char text[16384];
+};
+
+static int gather_two(void *arg, void **out) {
+    heist_future **both = arg;
+    (void)out;
+    return heist_gather(both, 2, NULL, 0);
+}
+
+static int take_graph(void *arg, void **out) {
+    struct graphs *s = arg;
+    (void)out;
+    s->leaf = (struct stander){.depth = 3, .seconds = 100};
+    heist_task *leaf = start(stand, &s->leaf, "leaf");
+    s->low = (struct stander){.depth = 1, .awaits = leaf};
+    heist_task *low = start(stand, &s->low, "low");
+    s->middle = (struct stander){.depth = 2, .awaits = low};
+    heist_task *middle = start(stand, &s->middle, "middle");
+    s->other = (struct stander){.depth = 1, .awaits = leaf};
+    heist_task *other = start(stand, &s->other, "other");
+    s->late = (struct stander){.depth = 1, .awaits = leaf, .until = heist_time() + 1000};
+    heist_task *late = start(stand, &s->late, "late");
+    heist_future *both[2] = {leaf, other};
+    heist_task *gatherer = start(gather_two, both, "gatherer");
+    heist_sleep(1);
+    int err = heist_capture_call_graph(leaf, 0, 0, &s->graph);
+    FILE *to = fmemopen(s->text, sizeof(s->text), "w");
+    if (to) s->cycle = heist_print_call_graph(leaf, 1, 0, to);
+    if (to) fclose(to);
+    heist_task *all[] = {gatherer, late, other, middle, low, leaf};
+    for (int i = 0; i < 6; i++) heist_cancel(all[i]);
+    for (int i = 0; i < 6; i++) heist_await(all[i], NULL);
+    for (int i = 0; i < 6; i++) heist_unref(all[i]);
+    return err;
+}
+
+static void graph_has_own_stack_and_all_awaiters_above_DBG_11_DBG_13_DBG_14(void **state) {
+    (void)state;
+    struct graphs *s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    assert_int_equal(harness_run(take_graph, s, NULL), 0);
+    void *const *frames;
+    int n = heist_call_graph_frames(s->graph, &frames);
+    assert_true(n > 3);
+    assert_true(stands_in(&s->leaf, frames, n));
+    assert_int_equal(heist_call_graph_awaiters(s->graph), 4); /* low, other, late, and the gather */
+    heist_call_graph *low = awaiter_named(s->graph, "low"), *other = awaiter_named(s->graph, "other");
+    heist_call_graph *late = awaiter_named(s->graph, "late");
+    assert_true(low && other && late);
+    assert_int_equal(heist_call_graph_awaiters(low), 1);
+    heist_call_graph *middle = awaiter_named(low, "middle");
+    assert_non_null(middle);
+    n = heist_call_graph_frames(middle, &frames);
+    assert_true(stands_in(&s->middle, frames, n));
+    assert_int_equal(heist_call_graph_awaiters(middle), 0);
+    n = heist_call_graph_frames(late, &frames);
+    assert_true(stands_in(&s->late, frames, n));
+    /* The gather: a future that stands for both, and above it the one who called. */
+    heist_call_graph *gather = awaiter_named(s->graph, "");
+    assert_non_null(gather);
+    assert_false(heist_future_is_task(heist_call_graph_future(gather)));
+    assert_non_null(awaiter_named(gather, "gatherer"));
+    assert_int_equal(heist_call_graph_awaiters(other), 1); /* the same gather, which stands there already */
+    assert_int_equal(heist_call_graph_flags(heist_call_graph_awaiter(other, 0)), HEIST_CALL_GRAPH_KNOWN);
+    assert_null(heist_call_graph_awaiter(s->graph, 4));
+    assert_int_equal(heist_call_graph_threads(s->graph), 0);
+    heist_call_graph_free(s->graph);
+    free(s);
+}
+
+static void printed_graph_is_indented_text_DBG_12(void **state) {
+    (void)state;
+    struct graphs *s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    assert_int_equal(harness_run(take_graph, s, NULL), 0);
+    heist_call_graph_free(s->graph);
+    assert_int_equal(s->cycle, 0);
+    assert_int_equal(strncmp(s->text, "* <Task name='leaf' pending", 27), 0);
+    assert_non_null(strstr(s->text, "  + Call stack:\n  |   "));
+    assert_non_null(strstr(s->text, "  + Awaited by:\n"));
+    assert_non_null(strstr(s->text, "    * <Task name='low' pending"));
+    assert_non_null(strstr(s->text, "        * <Task name='middle' pending"));
+    assert_non_null(strstr(s->text, "    * <Future pending>"));
+    assert_non_null(strstr(s->text, "        * <Task name='gatherer' pending"));
+    free(s);
+}
+
+static int graph_of_the_caller(void *arg, void **out) {
+    struct graphs *s = arg;
+    (void)out;
+    int err = heist_capture_call_graph(NULL, 0, 0, &s->graph);
+    void *const *frames;
+    s->own_frames = heist_call_graph_frames(s->graph, &frames);
+    s->cycle = heist_call_graph_future(s->graph) == heist_current_task();
+    heist_call_graph_free(s->graph);
+    return err;
+}
+
+static void graph_without_argument_is_the_caller_s_and_nothing_outside_DBG_11(void **state) {
+    (void)state;
+    struct graphs *s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    assert_int_equal(harness_run(graph_of_the_caller, s, NULL), 0);
+    assert_true(s->own_frames > 0);
+    assert_int_equal(s->cycle, 1);
+    heist_call_graph *g = (heist_call_graph *)s;
+    assert_int_equal(heist_capture_call_graph(NULL, 0, 0, &g), 0);
+    assert_null(g);
+    assert_int_equal(heist_print_call_graph(NULL, 0, 0, NULL), 0);
+    free(s);
+}
+
+/* Two that wait for each other, by a future that one of them shall complete. */
+struct circle {
+    heist_future *promise;
+    heist_task *one, *two;
+    struct stander first, second;
+    int cycle, after;
+    unsigned flags;
+    char text[8192];
+};
+
+static int close_circle(void *arg, void **out) {
+    struct circle *c = arg;
+    (void)out;
+    int err = heist_future_new(NULL, &c->promise);
+    if (err) return err;
+    c->first = (struct stander){.depth = 1, .awaits = c->promise};
+    c->one = start(stand, &c->first, "one");
+    c->second = (struct stander){.depth = 1, .awaits = c->one};
+    c->two = start(stand, &c->second, "two");
+    heist_sleep(1);
+    heist_future_add_to_awaited_by(c->two, c->promise); /* who completes it waits for two */
+    heist_future_add_to_awaited_by(c->two, c->promise); /* once is enough */
+    heist_future_add_to_awaited_by(c->two, NULL);
+    heist_future_add_to_awaited_by(NULL, c->promise);
+    FILE *to = fmemopen(c->text, sizeof(c->text), "w");
+    if (to) c->cycle = heist_print_call_graph(c->promise, 0, 0, to);
+    if (to) fclose(to);
+    heist_call_graph *g;
+    err = heist_capture_call_graph(c->two, 0, 0, &g);
+    if (!err) {
+        c->flags = (unsigned)heist_call_graph_awaiters(g);
+        heist_call_graph_free(g);
+    }
+    heist_future_discard_from_awaited_by(c->two, c->promise);
+    heist_future_discard_from_awaited_by(c->two, c->promise);
+    to = fopen("/dev/null", "w");
+    c->after = heist_print_call_graph(c->promise, 0, 0, to);
+    if (to) fclose(to);
+    heist_future_add_to_awaited_by(c->two, c->promise); /* ends with two */
+    heist_future_set_result(c->promise, NULL, NULL);
+    heist_await(c->two, NULL);
+    heist_future_add_to_awaited_by(c->two, c->promise); /* it is done: nothing happens */
+    heist_unref(c->one);
+    heist_unref(c->two);
+    heist_future *dropped; /* a link of a future that nobody completes goes with it */
+    if (!heist_future_new(NULL, &dropped)) {
+        heist_future_add_to_awaited_by(dropped, c->promise);
+        heist_unref(dropped);
+    }
+    heist_unref(c->promise);
+    return err;
+}
+
+static void links_by_hand_count_once_and_cycles_end_DBG_15(void **state) {
+    (void)state;
+    struct circle *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    assert_int_equal(harness_run(close_circle, c, NULL), 0);
+    assert_int_equal(c->cycle, 1);
+    assert_int_equal(c->after, 0);
+    assert_int_equal(c->flags, 1);
+    assert_non_null(strstr(c->text, "+ a cycle: it stands below already"));
+    free(c);
+}
+
+/* A plain thread that waits shows as a number. */
+static void *await_it(void *f) {
+    heist_await(f, NULL);
+    return NULL;
+}
+
+static void plain_threads_that_wait_are_counted(void **state) {
+    (void)state;
+    heist_runtime *rt = harness_runtime(0);
+    heist_future *f;
+    assert_int_equal(heist_future_new(heist_runtime_loop(rt, 0), &f), 0);
+    pthread_t thread = harness_thread(await_it, f);
+    int threads = 0;
+    while (!threads) {
+        heist_call_graph *g;
+        assert_int_equal(heist_capture_call_graph(f, 0, 0, &g), 0);
+        threads = heist_call_graph_threads(g);
+        heist_call_graph_free(g);
+        usleep(1000);
+    }
+    assert_int_equal(threads, 1);
+    assert_int_equal(heist_future_set_result(f, NULL, NULL), 0);
+    harness_join(thread);
+    heist_unref(f);
+    harness_runtime_end(rt);
+}
+
+/* A chain as long as it likes: nothing recurses. */
+#define CHAIN 3000
+struct chain {
+    struct stander links[CHAIN];
+    size_t length;
+};
+
+static int take_chain(void *arg, void **out) {
+    struct chain *c = arg;
+    (void)out;
+    heist_task **t = calloc(CHAIN, sizeof(heist_task *));
+    if (!t) return -ENOMEM;
+    for (int i = 0; i < CHAIN; i++) {
+        c->links[i] = (struct stander){.depth = 1, .seconds = 100, .awaits = i ? t[i - 1] : NULL};
+        t[i] = start(stand, &c->links[i], "link");
+    }
+    heist_sleep(1);
+    heist_call_graph *g, *at;
+    int err = heist_capture_call_graph(t[0], 0, 1, &g);
+    if (!err) {
+        for (at = g; at; at = heist_call_graph_awaiter(at, 0)) c->length++;
+        heist_call_graph_free(g);
+    }
+    heist_cancel(t[CHAIN - 1]);
+    heist_await(t[CHAIN - 1], NULL);
+    for (int i = 0; i < CHAIN; i++) heist_unref(t[i]);
+    free(t);
+    return err;
+}
+
+static void a_long_chain_is_followed_to_its_end(void **state) {
+    (void)state;
+    struct chain *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    assert_int_equal(harness_run(take_chain, c, NULL), 0);
+    assert_int_equal(c->length, CHAIN);
+    free(c);
+}
+
+/* ---- bad input, no memory ---- */
+
+static int no_memory_for_a_graph(void *arg, void **out) {
+    int *worst = arg;
+    (void)out;
+    struct stander leaf = {.depth = 2, .seconds = 100}, above = {.depth = 1};
+    heist_task *t = start(stand, &leaf, "leaf");
+    above.awaits = t;
+    heist_task *a = start(stand, &above, "above");
+    heist_sleep(1);
+    for (long n = 1; n < 200; n++) {
+        heist_call_graph *g = NULL;
+        void *frames[8];
+        harness_fail_allocation(n, false);
+        int err = heist_capture_call_graph(t, 0, 0, &g);
+        harness_fail_allocation(0, false);
+        if (!err) heist_call_graph_free(g);
+        if (err && err != -ENOMEM) *worst = err;
+        if (err && g) *worst = -1;
+        harness_fail_allocation(n, false);
+        int got = heist_task_get_stack(t, frames, 8);
+        int link = heist_future_add_to_awaited_by(t, a);
+        harness_fail_allocation(0, false);
+        if (got <= 0 && got != -ENOMEM) *worst = got;
+        if (link && link != -ENOMEM) *worst = link;
+        heist_future_discard_from_awaited_by(t, a);
+        if (!err) break;
+    }
+    heist_cancel(a);
+    heist_await(a, NULL);
+    heist_unref(a);
+    heist_unref(t);
+    return 0;
+}
+
+static void without_memory_it_says_so_and_leaves_nothing(void **state) {
+    (void)state;
+    int worst = 0;
+    assert_int_equal(harness_run(no_memory_for_a_graph, &worst, NULL), 0);
+    assert_int_equal(worst, 0);
+}
+
+static void bad_input_is_refused(void **state) {
+    (void)state;
+    void *frames[2];
+    heist_future *f;
+    heist_call_graph *g;
+    heist_loop *loop = harness_loop();
+    assert_int_equal(heist_future_new(loop, &f), 0);
+    assert_int_equal(heist_task_get_stack(NULL, frames, 2), -EINVAL);
+    assert_int_equal(heist_task_get_stack(f, frames, 2), -EINVAL);
+    assert_int_equal(heist_task_get_stack(f, frames, -1), -EINVAL);
+    assert_int_equal(heist_task_print_stack(NULL, 0, NULL), -EINVAL);
+    assert_int_equal(heist_task_print_stack(f, 0, NULL), -EINVAL);
+    assert_int_equal(heist_capture_call_graph(f, -1, 0, &g), -EINVAL);
+    assert_int_equal(heist_capture_call_graph(f, 0, -1, &g), -EINVAL);
+    assert_int_equal(heist_capture_call_graph(f, 0, 0, NULL), -EINVAL);
+    assert_int_equal(heist_describe_address(frames, 0, NULL, 1), -EINVAL);
+    assert_true(heist_describe_address(NULL, 0, NULL, 0) > 0);
+    assert_int_equal(heist_capture_call_graph(f, 0, 0, &g), 0);
+    assert_int_equal(heist_call_graph_awaiters(g), 0);
+    heist_call_graph_free(g);
+    heist_call_graph_free(NULL);
+    heist_unref(f);
+    harness_loop_end(loop);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        API_TEST(stack_of_a_suspended_task_and_none_of_one_that_ended_TASK_29),
+        API_TEST(print_stack_writes_stack_or_failure_to_a_stream_TASK_30),
+        API_TEST(a_task_that_runs_elsewhere_is_busy_and_a_plain_thread_may_look),
+        API_TEST(looking_at_tasks_that_move_is_safe),
+        API_TEST(graph_has_own_stack_and_all_awaiters_above_DBG_11_DBG_13_DBG_14),
+        API_TEST(printed_graph_is_indented_text_DBG_12),
+        API_TEST(graph_without_argument_is_the_caller_s_and_nothing_outside_DBG_11),
+        API_TEST(links_by_hand_count_once_and_cycles_end_DBG_15),
+        API_TEST(plain_threads_that_wait_are_counted),
+        API_TEST(a_long_chain_is_followed_to_its_end),
+        API_TEST(without_memory_it_says_so_and_leaves_nothing),
+        API_TEST(bad_input_is_refused),
+    };
+    return HARNESS_MAIN("inspect", tests);
+}
