@@ -21,6 +21,7 @@
  *   heist/event.h    wait for a flag            heist/condition.h  wait under a lock
  *   heist/semaphore.h  n at a time              heist/barrier.h  wait for each other
  *   heist/once.h     the first one does it      heist/waitgroup.h  wait for a count of zero
+ *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -48,6 +49,7 @@
 #include <heist/select.h>
 #include <heist/semaphore.h>
 #include <heist/task.h>
+#include <heist/timeout.h>
 #include <heist/version.h>
 #include <heist/waitgroup.h>
 #include <heist/watch.h>

@@ -13,7 +13,7 @@
 #define HEIST_ERROR_MAP(X)                                                                                             \
     X(HEIST_ENOTINCORO, -10001, "this call may suspend, and a callback cannot")                                        \
     X(HEIST_ENOLOOP, -10002, "no loop runs or is set in this thread")                                                  \
-    X(HEIST_EINVALSTATE, -10003, "the future is done already, or not done yet")                                        \
+    X(HEIST_EINVALSTATE, -10003, "it is done already, not done yet, or in another state that this call is not for")    \
     X(HEIST_ECLOSED, -10004, "the loop or runtime is closed")                                                          \
     X(HEIST_ERUNNING, -10005, "the loop is running")                                                                   \
     X(HEIST_EOTHERRUNNING, -10006, "another loop is running in this thread")                                           \
@@ -32,7 +32,9 @@
     X(HEIST_ENOTSTARTED, -10019, "a generator that has not begun takes no value")                                      \
     X(HEIST_ELAGGED, -10020, "values were lost: this receiver was too slow")                                           \
     X(HEIST_ENOTACQUIRED, -10021, "the lock is not held")                                                              \
-    X(HEIST_EBROKEN, -10022, "the barrier is broken")
+    X(HEIST_EBROKEN, -10022, "the barrier is broken")                                                                  \
+    X(HEIST_ENOTASK, -10023, "only a task can do this, and no task calls")                                             \
+    X(HEIST_EGROUP, -10024, "tasks of a group failed; the group tells which")
 
 HEIST_BEGIN_DECLS
 

@@ -13,6 +13,9 @@ HEIST_BEGIN_DECLS
 
 /* Never leaves its loop; its steps stand in the loop's one FIFO with the callbacks. */
 #define HEIST_TASK_PINNED 0x1u
+/* The body must end by the deadline under which its maker runs now (heist_current_deadline): then it is cancelled,
+ * and -ECANCELED becomes -ETIMEDOUT.  As the instant stands at the making; nothing, when there is none. */
+#define HEIST_TASK_INHERIT_DEADLINE 0x2u
 
 typedef struct heist_task_options {
     size_t size;
@@ -62,6 +65,17 @@ HEIST_API int heist_sleep(double seconds);
 HEIST_API int heist_sleep_until(double when);
 /* Lets the others run: heist_sleep(0). */
 HEIST_API int heist_yield(void);
+
+/* ---- uncancellable sections ----
+ *
+ * Between begin and end the task gets no -ECANCELED of its own: a request to cancel it (and a time-out of
+ * heist/timeout.h, which is one) is recorded and held, and delivered by the first call after the last end that may
+ * suspend.  For what must not be left half done.  Deadlines of calls (the _until forms) hold as ever.  What the task
+ * awaits is not asked to cancel either.  Sections nest, and are no reason to be long: whoever closes the runtime waits.
+ * Context: any; outside a task there is nothing to do, and it is 0.  Suspends: never.
+ * Errors: -EOVERFLOW (255 begun), HEIST_EINVALSTATE (none begun).  Undefined: the body returns in a section. */
+HEIST_API int heist_uncancellable_begin(void);
+HEIST_API int heist_uncancellable_end(void);
 
 /* ---- introspection ---- */
 

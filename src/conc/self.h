@@ -37,6 +37,7 @@ struct heist__self {
     struct heist__magazine magazines[HEIST__SLAB_COUNT];
     struct heist__failure *failure; /* heist_fail in a callback */
     struct heist__deeds *deeds;     /* those that wait for the one that runs here, or NULL; see task/derived.h */
+    heist_task *flight;             /* whose request is passed on at this moment, or NULL; see task/cancel.c */
     uint64_t next_id, end_id;       /* this thread's block of task numbers */
     bool registered;                /* the destructor of this thread is armed */
     struct heist__scope *scope;     /* of the callback that runs, or what heist_context_run entered; NULL: neither */

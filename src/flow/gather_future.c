@@ -107,6 +107,7 @@ static int cancel(struct heist__derived *d, struct heist__failure *failure) {
     }
     heist__spin_unlock(&g->many.lock);
     heist__free(failure);
+    if (!refused) heist__cancel_recorded();
     if (walk) heist__deed_do(&g->cancel);
     return !refused;
 }

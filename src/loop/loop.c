@@ -213,6 +213,14 @@ static bool claim_wait(heist_loop *loop, struct heist__wait_timer *w) {
     }
 }
 
+/* The request of an alarm, under the lock: its task leaves the scope only after it has taken that lock to disarm, so
+ * it lives, and finds the request counted.  The delivery comes after the lock, and needs the task alone. */
+static heist_task *ring(struct heist__alarm *a) {
+    a->fired = true;
+    heist__cancel_request(a->task);
+    return heist_ref(a->task);
+}
+
 /* Waits that fired: their claims are won under the lock, their wakes happen after it. */
 #ifdef HEIST_MODEL
 #define FIRE_BATCH 2 /* so that the edge between two batches is reached */
@@ -228,12 +236,17 @@ static unsigned fire(heist_loop *loop, bool rescue) {
         struct heist__wait_timer *woken = NULL, **end = &woken;
         struct heist__jobs due = {NULL, NULL, 0};
         unsigned batch = 0;
+        heist_task *asked = NULL; /* by an alarm, which ends the batch: it is not looked at after the lock */
         heist__spin_lock(&loop->timer_lock);
         /* What other threads armed before now, and what a rescuer took out, stands in the inbox. */
         if (!rescue) take_inbox(loop, true);
         struct heist__timer *t = NULL;
-        while (batch < FIRE_BATCH && (t = heist__timers_pop_due(&loop->timers, now))) {
+        while (batch < FIRE_BATCH && !asked && (t = heist__timers_pop_due(&loop->timers, now))) {
             batch++;
+            if (t->kind == HEIST__TIMER_ALARM) {
+                asked = ring(heist_container_of(t, struct heist__alarm, timer));
+                continue;
+            }
             if (t->kind == HEIST__TIMER_HANDLE) {
                 struct heist__job *job = &heist_container_of(t, struct heist__timed_handle, timer)->handle.job;
                 if (rescue) job->klass = &heist__handle_rescued;
@@ -256,8 +269,13 @@ static unsigned fire(heist_loop *loop, bool rescue) {
         heist__spin_unlock(&loop->timer_lock);
         *end = NULL;
         if (due.head) heist__loop_wake(loop);
-        more = batch == FIRE_BATCH;
+        more = batch == FIRE_BATCH || asked;
         fired += batch;
+        if (asked) {
+            heist__cancel_deliver(asked);
+            heist_unref(asked);
+            woken_count++;
+        }
         for (; woken; woken_count++) {
             struct heist__park *park = woken->park;
             woken = woken->next;
@@ -292,6 +310,36 @@ void heist__wait_timer_disarm(struct heist__wait_timer *t) {
     if (heist__timers_remove(&loop->timers, &t->timer))
         a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: may be old; the owner arms under the lock */
     heist__spin_unlock(&loop->timer_lock);
+}
+
+void heist__alarm_arm(struct heist__alarm *a, heist_loop *loop, heist_task *task, int64_t deadline_ns) {
+    heist__timer_init(&a->timer, HEIST__TIMER_ALARM);
+    a->loop = loop;
+    a->task = task;
+    a->fired = false;
+    heist__spin_lock(&loop->timer_lock);
+    heist__timers_add(&loop->timers, &a->timer, deadline_ns);
+    a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for the owner, who is here */
+    heist__spin_unlock(&loop->timer_lock);
+}
+
+bool heist__alarm_disarm(struct heist__alarm *a) {
+    heist_loop *loop = a->loop;
+    if (!loop) return false;
+    a->loop = NULL;
+    heist__spin_lock(&loop->timer_lock);
+    bool removed = !a->fired && heist__timers_remove(&loop->timers, &a->timer);
+    if (removed) a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: as in a wait's disarm */
+    heist__spin_unlock(&loop->timer_lock);
+    return !removed;
+}
+
+bool heist__alarm_rang(struct heist__alarm *a) {
+    if (!a->loop) return false;
+    heist__spin_lock(&a->loop->timer_lock);
+    bool fired = a->fired;
+    heist__spin_unlock(&a->loop->timer_lock);
+    return fired;
 }
 
 /* ---- descriptors ---- */

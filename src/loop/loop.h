@@ -170,7 +170,7 @@ size_t heist__loop_run_ready(heist_loop *loop);
 
 /* ---- timers of waits ---- */
 
-enum { HEIST__TIMER_HANDLE, HEIST__TIMER_WAIT };
+enum { HEIST__TIMER_HANDLE, HEIST__TIMER_WAIT, HEIST__TIMER_ALARM };
 
 /* Stands on the waiter's stack. */
 struct heist__wait_timer {
@@ -186,6 +186,24 @@ void heist__wait_timer_arm(struct heist__wait_timer *t, heist_loop *loop, struct
                            int code);
 /* Disarms; returns when nobody looks at it any more.  Any thread. */
 void heist__wait_timer_disarm(struct heist__wait_timer *t);
+
+/* ---- alarms ---- */
+
+/* Cancels a task at an instant, whatever it does.  Stands on the task's stack. */
+struct heist__alarm {
+    struct heist__timer timer;
+    heist_loop *loop; /* NULL: not armed since the last disarm */
+    heist_task *task;
+    bool fired; /* under the loop's timer lock: the request is made */
+};
+
+/* By the task, on its loop's thread.  A past instant is as good as any. */
+void heist__alarm_arm(struct heist__alarm *a, heist_loop *loop, heist_task *task, int64_t deadline_ns);
+/* By the task, on any thread: true when it has fired; from then on nobody looks at it. */
+bool heist__alarm_disarm(struct heist__alarm *a);
+
+/* By the task: has it fired?  Of one that is not armed: false. */
+bool heist__alarm_rang(struct heist__alarm *a);
 
 /* ---- reports ---- */
 

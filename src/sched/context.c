@@ -8,6 +8,7 @@
 
 #include "base/fork.h"
 #include "sched/sched.h"
+#include "sched/timeout.h"
 #include "task/context.h"
 #include "task/extra.h"
 
@@ -60,7 +61,9 @@ int heist__context_at_birth(struct heist__self *self, heist_task *t, heist_conte
 
 heist_coro_fn heist_task_coro(const heist_task *t) {
     if (!t || !heist__is_task(t)) return NULL;
-    return t->fn == run_given ? heist__extra_of((heist_task *)(uintptr_t)t)->fn : t->fn;
+    struct heist__extra *e = heist__extra_of((heist_task *)(uintptr_t)t);
+    heist_coro_fn fn = t->fn == run_given ? e->fn : t->fn;
+    return fn == heist__deadline_body ? e->timed_fn : fn;
 }
 
 int heist_task_context(heist_task *t, heist_context **out) {

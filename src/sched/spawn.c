@@ -20,6 +20,7 @@
 #include "mem/slab.h"
 #include "sched/held.h"
 #include "sched/sched.h"
+#include "sched/timeout.h"
 #include "task/context.h"
 #include "task/extra.h"
 #include "task/state.h"
@@ -101,7 +102,8 @@ size_t heist__live_tasks(heist_runtime *rt) {
 
 static int check_options(const heist_task_options *opts) {
     if (!opts) return 0;
-    if (!heist__options_ok_since(opts, FIRST_SIZE, sizeof(*opts)) || (opts->flags & ~HEIST_TASK_PINNED)) return -EINVAL;
+    if (!heist__options_ok_since(opts, FIRST_SIZE, sizeof(*opts))) return -EINVAL;
+    if (opts->flags & ~(HEIST_TASK_PINNED | HEIST_TASK_INHERIT_DEADLINE)) return -EINVAL;
     if (opts->stack_bytes && (opts->stack_bytes < HEIST__STACK_MIN || opts->stack_bytes > HEIST__STACK_MAX))
         return -EINVAL;
     return 0;
@@ -119,6 +121,16 @@ static int make_extra(const heist_task_options *opts, struct heist__extra **out)
     }
     a_store_rlx(&e->name, memcpy(name, opts->name, n)); /* rlx: not published yet */
     *out = e;
+    return 0;
+}
+
+/* One that asks for its maker's deadline, when there is one, begins with the body that keeps it. */
+static int inherit_deadline(heist_runtime *rt, heist_coro_fn fn, struct heist__extra **extra) {
+    int64_t deadline_ns = heist__deadline_inherited(rt);
+    if (deadline_ns == INT64_MAX) return 0;
+    if (!*extra && !(*extra = heist__zalloc(sizeof(**extra)))) return -ENOMEM;
+    (*extra)->timed_fn = fn;
+    (*extra)->deadline_ns = deadline_ns;
     return 0;
 }
 
@@ -158,6 +170,10 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     if (heist_unlikely(rt->max_tasks) && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
     struct heist__extra *extra = NULL;
     if (opts && (err = make_extra(opts, &extra))) return err;
+    if (opts && (opts->flags & HEIST_TASK_INHERIT_DEADLINE) && (err = inherit_deadline(rt, fn, &extra))) {
+        heist__extra_free(extra);
+        return err;
+    }
     heist_task *t = heist__future_alloc(self, loop, a_load_rlx(&loop->id)); /* rlx: referenced */
     if (heist_unlikely(!t)) {
         heist__extra_free(extra);
@@ -179,6 +195,7 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
         t->arg_free = opts->arg_free;
         t->value_free = opts->result_free;
         a_store_rlx(&t->extra, extra);
+        if (extra && extra->timed_fn) t->fn = heist__deadline_body;
     } else {
         t->pinned = rt->alone;
         t->stack_bytes = rt->stack_bytes;

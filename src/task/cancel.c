@@ -1,4 +1,5 @@
-/* Cancellation: a request, its one delivery, and how it walks down to what is awaited.
+/* Cancellation: a request, its one delivery, and how it walks down to what is awaited;
+ * taking a request back; sections in which none is delivered.
  *
  * `cancel` counts requests and holds one PENDING bit.  Whoever clears the bit has
  * the duty to deliver; if the delivery fails it sets the bit again.  A task can be
@@ -16,27 +17,77 @@
  * is another by now.  The slab keeps the memory typed, try_ref takes only pending
  * ones, and a second look at `awaiting` tells that the reference was taken while the
  * task still awaited it.  Should the await end right after, the cancel finds a done
- * future, says 0, and the bit is set again for the task's next suspending call. */
+ * future, says 0, and the bit is set again for the task's next suspending call.
+ *
+ * Taking back.  What a deliverer has taken and may still give back is neither pending
+ * nor delivered; so FLIGHT stands in the word from the taking to the moment in which
+ * the deliverer knows, and who withdraws a request waits until it is gone.  One is in
+ * the air at a time; the next deliverer waits.  The flight is short: two or three
+ * atomic steps, and nothing of the user's runs in it.  FLIGHT ends before the task or
+ * the future is woken, so that the woken does not meet the flight that woke it.
+ *   No request that was taken back is delivered later: withdraw changes the word in
+ *   one step, with no flight, from "counted and PENDING, HELD or delivered" to "not
+ *   counted, neither"; a deliverer that comes after it finds no bit to take.
+ *
+ * Uncancellable sections.  MASK counts how many the task is in.  In one a request sets
+ * HELD instead of PENDING; the begin turns PENDING into HELD, the last end HELD into
+ * PENDING; each is one step.  The begin waits for a flight to end, which could claim the
+ * next wait of the task; in a section none can start.  So PENDING is never set in a
+ * section, and whoever looks only at PENDING (every suspending call, the commit, a
+ * deliverer) needs to know nothing of sections.
+ *   A request is not lost: after the end of the section it is PENDING, the task runs,
+ *   and its next suspending call sees it, as any that came while the task ran. */
 #include <heist/future.h>
 
+#include "arch/cpu.h"
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/sys.h"
 #include "task/state.h"
 #include "task/task.h"
 
+/* Where a request is put that is to be delivered. */
+static uint32_t undelivered(uint32_t c) {
+    return c & HEIST__CANCEL_MASK ? HEIST__CANCEL_HELD : HEIST__CANCEL_PENDING;
+}
+
 /* Sets the request; false when the task is done. */
-static bool request(heist_task *t) {
-    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+bool heist__cancel_request(heist_task *t) {
+    uint32_t c = a_load_rlx(&t->cancel), more; /* rlx: the cas decides */
     do {
         if (heist__future_is_done(t)) return false;
-    } while (!a_cas_sc(&t->cancel, &c, (c + HEIST__CANCEL_ONE) | HEIST__CANCEL_PENDING));
+        more = c <= UINT32_MAX - HEIST__CANCEL_ONE ? c + HEIST__CANCEL_ONE : c; /* two million: it counts no further */
+    } while (!a_cas_sc(&t->cancel, &c, more | undelivered(c)));
     return true;
 }
 
-/* Takes the request, with the duty to deliver. */
-static bool take(heist_task *t) { return heist__cancel_take(t); }
-static void give_back(heist_task *t) { a_or_sc(&t->cancel, HEIST__CANCEL_PENDING); }
+/* Another deliverer or the like is in the middle of two or three steps. */
+static void let_it_land(unsigned *spins) {
+    if (++*spins % 64)
+        heist__cpu_relax();
+    else
+        heist__sys_yield();
+}
+
+/* Takes the request, with the duty to deliver: then the flight ends by landed or give_back. */
+static bool take(heist_task *t) {
+    unsigned spins = 0;
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+    while (c & HEIST__CANCEL_PENDING) {
+        if (c & HEIST__CANCEL_FLIGHT) {
+            let_it_land(&spins);
+            c = a_load_rlx(&t->cancel);
+        } else if (a_cas_sc(&t->cancel, &c, (c & ~HEIST__CANCEL_PENDING) | HEIST__CANCEL_FLIGHT)) {
+            return true;
+        }
+    }
+    return false;
+}
+static void landed(heist_task *t) { a_and_sc(&t->cancel, ~HEIST__CANCEL_FLIGHT); }
+static void give_back(heist_task *t) {
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+    while (!a_cas_sc(&t->cancel, &c, (c & ~HEIST__CANCEL_FLIGHT) | HEIST__CANCEL_PENDING)) {}
+}
 
 /* One step: delivered or nothing to do: NULL; else the future that the request goes on to, with a
  * reference, the request taken. */
@@ -46,6 +97,7 @@ static heist_future *deliver_here(heist_task *t) {
         if (a_load_sc(&t->park.state) == HEIST__PARK_PARKED) { /* the whole word: no code stands beside it */
             if (!take(t)) return NULL;
             if (heist__park_claim_parked(&t->park, -ECANCELED)) {
+                landed(t);
                 heist__park_wake(&t->park);
                 return NULL;
             }
@@ -68,6 +120,25 @@ static heist_future *deliver_here(heist_task *t) {
     }
 }
 
+/* What cancels a plain future tells those who wait for it, and runs what they wrote: the flight ends before that, by
+ * this thread's own hand. */
+void heist__cancel_recorded(void) {
+    struct heist__self *self = heist__self();
+    if (self->flight) landed(self->flight);
+    self->flight = NULL;
+}
+
+/* To a future that is no task: true when it was recorded, and then the flight has ended. */
+static bool pass_on(heist_task *t, heist_future *f) {
+    struct heist__self *self = heist__self();
+    heist_task *outer = self->flight; /* none, as a rule: its own was recorded before it came to others */
+    self->flight = t;
+    bool recorded = heist__future_cancel_plain(f, NULL) == 1;
+    if (recorded) heist__cancel_recorded();
+    self->flight = outer;
+    return recorded;
+}
+
 /* Tasks that await each other in a circle would be walked for ever. */
 #define STEPS_MAX 65536
 
@@ -78,10 +149,9 @@ void heist__cancel_deliver(heist_task *t) {
         heist_future *f = deliver_here(t);
         if (!f) break;
         bool task = heist__is_task(f);
-        bool recorded = task ? request(f) : heist__future_cancel_plain(f, NULL) == 1;
-        if (!recorded) { /* ended meanwhile: the request is t's own again */
-            heist_unref(f);
+        if (!(task ? heist__cancel_request(f) : pass_on(t, f))) { /* ended meanwhile: the request is t's own again */
             give_back(t);
+            heist_unref(f);
             if (steps % 16 == 15) heist__sys_yield(); /* its completer may be waiting for this core */
             continue;
         }
@@ -89,6 +159,7 @@ void heist__cancel_deliver(heist_task *t) {
             heist_unref(f);
             break;
         }
+        landed(t);
         heist_unref(holding);
         t = holding = f; /* down one link */
         if (t == origin) break; /* a circle: each has its request, and nobody can end */
@@ -104,29 +175,95 @@ int heist_cancel_message(heist_future *f, const char *message) {
     if (!heist__is_task(f)) return heist__future_cancel_plain(f, failure);
     if (failure) /* ar: the record is handed over whole; the loser's is freed by whoever finds it */
         heist__free(a_xchg_ar(&f->cancel_message, failure));
-    if (!request(f)) return 0;
+    if (!heist__cancel_request(f)) return 0;
     heist__cancel_deliver(f);
     return 1;
 }
 
 int heist_cancel(heist_future *f) { return heist_cancel_message(f, NULL); }
 
+/* ---- taking back ---- */
+
+static uint32_t requests(uint32_t c) { return c / HEIST__CANCEL_ONE; }
+
 int heist_cancelling(const heist_future *f) {
     if (!f) return -EINVAL;
     if (!heist__is_task(f)) return 0;
     /* rlx: a count, old when it arrives */
-    return (int)(a_load_rlx(&((heist_future *)(uintptr_t)f)->cancel) / HEIST__CANCEL_ONE);
+    return (int)requests(a_load_rlx(&((heist_future *)(uintptr_t)f)->cancel));
+}
+
+/* One request less, never below zero; with at most `base` left, what was not delivered is withdrawn.  What is left. */
+static uint32_t take_back(heist_task *t, uint32_t base) {
+    unsigned spins = 0;
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+    for (;;) {
+        if (!requests(c)) return 0;
+        uint32_t lower = c - HEIST__CANCEL_ONE;
+        if (requests(lower) <= base) {
+            if (c & HEIST__CANCEL_FLIGHT) { /* what is in the air would come back as nobody's */
+                let_it_land(&spins);
+                c = a_load_rlx(&t->cancel);
+                continue;
+            }
+            lower &= ~(HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD);
+        }
+        if (a_cas_sc(&t->cancel, &c, lower)) return requests(lower);
+    }
 }
 
 int heist_uncancel(heist_future *f) {
     if (!f) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    if (!heist__is_task(f)) return 0;
-    uint32_t c = a_load_rlx(&f->cancel), lower; /* rlx: the cas decides */
+    return heist__is_task(f) ? (int)take_back(f, 0) : 0;
+}
+
+uint32_t heist__cancel_base(heist_task *t) {
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: one that comes just now may count on either side */
+    bool on_its_way = c & (HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD | HEIST__CANCEL_FLIGHT);
+    return requests(c) - (on_its_way && requests(c));
+}
+
+bool heist__cancel_withdraw(heist_task *t, uint32_t base) { return take_back(t, base) <= base; }
+
+void heist__cancel_again(heist_task *t, uint32_t base) {
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
     do {
-        if (c < HEIST__CANCEL_ONE) return 0;
-        lower = c - HEIST__CANCEL_ONE;
-        if (lower < HEIST__CANCEL_ONE) lower = 0; /* the last one takes an undelivered request back */
-    } while (!a_cas_sc(&f->cancel, &c, lower));
-    return (int)(lower / HEIST__CANCEL_ONE);
+        if (requests(c) <= base) return;
+    } while (!a_cas_sc(&t->cancel, &c, c | undelivered(c)));
+}
+
+/* ---- uncancellable sections ---- */
+
+int heist_uncancellable_begin(void) {
+    if (heist__forked()) return HEIST_EFORKED;
+    heist_task *t = heist__self()->task;
+    if (!t) return 0;
+    unsigned spins = 0;
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+    for (;;) {
+        if ((c & HEIST__CANCEL_MASK) == HEIST__CANCEL_MASK) return -EOVERFLOW;
+        if (c & HEIST__CANCEL_FLIGHT) { /* it would not know of the section */
+            let_it_land(&spins);
+            c = a_load_rlx(&t->cancel);
+            continue;
+        }
+        uint32_t in = c + HEIST__CANCEL_MASK_ONE;
+        if (c & HEIST__CANCEL_PENDING) in = (in & ~HEIST__CANCEL_PENDING) | HEIST__CANCEL_HELD;
+        if (a_cas_sc(&t->cancel, &c, in)) return 0;
+    }
+}
+
+int heist_uncancellable_end(void) {
+    if (heist__forked()) return HEIST_EFORKED;
+    heist_task *t = heist__self()->task;
+    if (!t) return 0;
+    uint32_t c = a_load_rlx(&t->cancel), out; /* rlx: the cas decides */
+    do {
+        if (!(c & HEIST__CANCEL_MASK)) return HEIST_EINVALSTATE;
+        out = c - HEIST__CANCEL_MASK_ONE;
+        if (!(out & HEIST__CANCEL_MASK) && (out & HEIST__CANCEL_HELD))
+            out = (out & ~HEIST__CANCEL_HELD) | HEIST__CANCEL_PENDING;
+    } while (!a_cas_sc(&t->cancel, &c, out));
+    return 0;
 }

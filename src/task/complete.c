@@ -338,6 +338,7 @@ static int complete(heist_future *f, uint8_t outcome, int code, void *value, hei
         heist__free(failure);
         return HEIST_EINVALSTATE;
     }
+    if (outcome == HEIST__OUT_CANCELLED) heist__cancel_recorded(); /* before anybody is told */
     f->outcome = outcome;
     f->code = code;
     f->value = value;

@@ -10,6 +10,7 @@
 
 #include "conc/atomic.h"
 
+struct heist__block;
 struct heist__scope;
 
 struct heist__extra {
@@ -22,6 +23,11 @@ struct heist__extra {
     heist_coro_fn fn; /* birth: what it runs, when the context was given: see sched/context.c */
     void *arg;
     heist_free_fn arg_free;
+
+    /* deadlines (sched/timeout.c) */
+    struct heist__block *blocks; /* runner: those that it is in, newest first */
+    heist_coro_fn timed_fn;      /* birth: the body of one that has its deadline from birth, or NULL */
+    int64_t deadline_ns;         /* birth: that deadline */
 };
 
 /* Of a task that the caller holds: made if need be.  NULL: no memory.  Any thread. */

@@ -44,9 +44,13 @@ struct heist__failure {
 #define HEIST__WAITERS_SINGLE ((uintptr_t)4) /* the one waiter is a plain await */
 #define HEIST__WAITERS_TAGS ((uintptr_t)7)
 
-/* `cancel`: requests counted in the high bits, one may be pending delivery. */
-#define HEIST__CANCEL_PENDING ((uint32_t)1)
-#define HEIST__CANCEL_ONE ((uint32_t)2)
+/* `cancel`: requests counted in the high bits, one may be pending delivery.  See cancel.c. */
+#define HEIST__CANCEL_PENDING ((uint32_t)1)      /* to be delivered; never set in an uncancellable section */
+#define HEIST__CANCEL_HELD ((uint32_t)2)         /* it becomes PENDING at the end of that section */
+#define HEIST__CANCEL_FLIGHT ((uint32_t)4)       /* a deliverer has taken it, and does not know yet how it ends */
+#define HEIST__CANCEL_MASK_ONE ((uint32_t)8)     /* how many sections the task is in */
+#define HEIST__CANCEL_MASK ((uint32_t)255 * HEIST__CANCEL_MASK_ONE)
+#define HEIST__CANCEL_ONE ((uint32_t)2048)
 
 enum { HEIST__OUT_VALUE, HEIST__OUT_ERROR, HEIST__OUT_CANCELLED };
 
@@ -170,6 +174,20 @@ static inline void heist__cancel_look(heist_task *t) {
     heist__cancel_deliver(t);
     heist_unref(t);
 }
+/* Records a request: false when the task is done.  Who does so must deliver it soon (heist__cancel_deliver). */
+bool heist__cancel_request(heist_task *t);
+/* By what cancels a future that is no task (complete.c, and records of derived ones), as soon as the request is sure
+ * to come to something: whoever passed it on need not be waited for any more. */
+void heist__cancel_recorded(void);
+/* ---- whose request was it?  By the task itself, for those who cancel it for a reason of their own (a deadline, a
+ * group) and take the request back. ---- */
+/* What the count will be when all requests are taken back that are made, or delivered, from now on. */
+uint32_t heist__cancel_base(heist_task *t);
+/* Takes one request back: true when the task has no other one from after `base`; then one that was not delivered
+ * is withdrawn too. */
+bool heist__cancel_withdraw(heist_task *t, uint32_t base);
+/* A request from after `base`, if it has one, is delivered once more. */
+void heist__cancel_again(heist_task *t, uint32_t base);
 /* By the task itself: takes the pending request. */
 static inline bool heist__cancel_take(heist_task *t) {
     uint32_t c = a_load_rlx(&t->cancel); /* rlx: a first look, the cas decides */

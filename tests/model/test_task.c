@@ -148,6 +148,41 @@ static int awaits_task(void *arg, void **out) {
     return 0;
 }
 
+/* What it was asked it takes back; nobody else asks. */
+static int takes_back(int rc) {
+    code = rc;
+    took(rc);
+    if (heist_cancelling(task) == 1) {
+        model_assert(heist_uncancel(task) == 0);
+        model_assert(heist_yield() == 0); /* the request is gone, also one that was on its way */
+    }
+    ended = 1;
+    return 0;
+}
+static int awaits_and_takes_back(void *arg, void **out) {
+    (void)arg, (void)out;
+    return takes_back(heist_await(f, NULL));
+}
+static int waits_and_takes_back(void *arg, void **out) {
+    (void)arg, (void)out;
+    return takes_back(heist_await_until(f, (double)(model_now_ns() + 1000000) / 1e9, NULL));
+}
+
+/* In the section nothing is delivered, after it what was held. */
+static int in_a_section(void *arg, void **out) {
+    (void)arg, (void)out;
+    took(heist_await_until(f, (double)(model_now_ns() + 1000000) / 1e9, NULL)); /* before it one may come too */
+    model_assert(heist_uncancellable_begin() == 0);
+    model_assert(heist_sleep(0.001) == 0);
+    model_assert(heist_yield() == 0);
+    int due = a_load_sc(&told);
+    model_assert(heist_uncancellable_end() == 0);
+    took(heist_yield());
+    if (due) model_assert(delivered == 1);
+    ended = 1;
+    return 0;
+}
+
 /* ---- the cases ---- */
 
 static void with_future(heist_coro_fn body, int extra) {
@@ -155,6 +190,9 @@ static void with_future(heist_coro_fn body, int extra) {
     model_assert(heist_future_new(NULL, &f) == 0);
 }
 static void setup_awaits(void) { with_future(awaits_future, 1), heist_ref(f); }
+static void setup_takes_back(void) { with_future(awaits_and_takes_back, 1), heist_ref(f); }
+static void setup_waits_and_takes_back(void) { with_future(waits_and_takes_back, 1), heist_ref(f); }
+static void setup_section(void) { with_future(in_a_section, 1), heist_ref(f); }
 static void setup_never(void) { with_future(awaits_future, 1); }
 static void setup_until(void) { with_future(awaits_until, 1), heist_ref(f); }
 static void setup_another(void) {
@@ -265,6 +303,11 @@ static void check_awaits(void) {
     }
     check_request();
 }
+static void check_taken_back(void) {
+    if (!ended) model_assert(recorded && heist_future_cancelled(task) == 1);
+    model_assert(delivered <= recorded);
+    check_end();
+}
 static void check_until(void) {
     if (ended) model_assert(got == (code == 0) && deadline == (code == -ETIMEDOUT));
     check_request();
@@ -285,6 +328,7 @@ static void check_chain(void) {
 }
 static void check_two(void) {
     if (ended) model_assert(delivered <= recorded + recorded_too && got == (code == 0));
+    model_assert(heist_cancelling(task) == recorded + recorded_too);
     check_end();
 }
 static void check_returns(void) {
@@ -316,7 +360,7 @@ int main(int argc, char **argv) {
         {"cancel against a sleep", setup_sleeps, {worker, cancel}, check_request, {3, 1}, {4, 1}},
         {"cancel against an item", setup_receives, {worker, send, cancel}, check_receives, {2, 0}, {3, 0}},
         {"cancel goes down a chain", setup_chain, {worker, complete, cancel}, check_chain, {1, 1}, {2, 1}},
-        {"cancel twice", setup_two, {worker, complete, cancel_both}, check_two, {1, 1}, {2, 1}},
+        {"cancel twice", setup_two, {worker, complete, cancel_both}, check_two, {2, 0}, {2, 1}},
         {"cancel against the end, and the last reference",
          setup_returns,
          {worker, cancel, let_go},
@@ -334,6 +378,14 @@ int main(int argc, char **argv) {
          {worker, complete, cancel},
          check_another,
          {2, 0}, {2, 1}},
+        {"cancel of an await, taken back", setup_takes_back, {worker, complete, cancel}, check_taken_back, {2, 0}, {3, 0}},
+        {"cancel of a wait, taken back",
+         setup_waits_and_takes_back,
+         {worker, complete, cancel},
+         check_taken_back,
+         {2, 0},
+         {3, 0}},
+        {"cancel in a section that holds it", setup_section, {worker, complete, cancel}, check_taken_back, {2, 0}, {3, 0}},
         {"a walk over all tasks", setup_walk, {worker, walks}, check_returns, {2, 0}, {3, 0}},
         {"await against the end, and the last reference",
          setup_returns,
