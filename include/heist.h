@@ -22,6 +22,7 @@
  *   heist/semaphore.h  n at a time              heist/barrier.h  wait for each other
  *   heist/once.h     the first one does it      heist/waitgroup.h  wait for a count of zero
  *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
+ *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -44,6 +45,7 @@
 #include <heist/net.h>
 #include <heist/once.h>
 #include <heist/queue.h>
+#include <heist/pipeline.h>
 #include <heist/runtime.h>
 #include <heist/rwlock.h>
 #include <heist/select.h>
