@@ -14,7 +14,6 @@
  *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
  *   heist/context.h  context variables
- *   heist/generator.h  values on demand
  *   heist/queue.h    with join and shutdown     heist/select.h   the first of several things
  *   heist/watch.h    one value that changes     heist/broadcast.h  each value to every receiver
  *   heist/lock.h     one at a time              heist/rwlock.h   many readers or one writer
@@ -23,6 +22,7 @@
  *   heist/once.h     the first one does it      heist/waitgroup.h  wait for a count of zero
  *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
  *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
+ *   heist/with.h     before and after a block
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -55,5 +55,6 @@
 #include <heist/version.h>
 #include <heist/waitgroup.h>
 #include <heist/watch.h>
+#include <heist/with.h>
 
 #endif
