@@ -22,6 +22,7 @@ int heist_ensure_futures_at(const char *file, int line, heist_loop *loop, const 
     if (n && (!awaitables || !out)) return -EINVAL;
     for (size_t i = 0; i < n; i++)
         if (!awaitables[i].future == !awaitables[i].fn) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
     heist_future **fresh = n ? heist__alloc(n * sizeof(*fresh)) : NULL;
     if (n && !fresh) {
         if (made) *made = 0;

@@ -126,7 +126,7 @@ static void ended(struct heist__many *m, struct heist__part *p, heist_future *f)
         return;
     }
     heist__spin_lock(&m->lock);
-    bool walk = cancel_due(g);
+    bool walk = !g->asked && cancel_due(g); /* one that ends as it was asked to asks nobody else again */
     heist__spin_unlock(&m->lock);
     if (walk) heist__deed_do(&g->cancel);
 }

@@ -15,6 +15,7 @@ struct heritage {
     heist_runtime *rt;
     heist_future *future;
     heist_channel *channel;
+    heist_completions *it;
     _Atomic(bool) enough;
 };
 
@@ -65,6 +66,19 @@ static int try_everything(struct heritage *h) {
     FORKED(heist_runtime_new(NULL, &rt));
     FORKED(heist_run(nothing, NULL, NULL, NULL));
     FORKED(heist_future_new(NULL, &future));
+    heist_future *derived[2] = {h->future, h->future};
+    heist_completions *it = NULL;
+    FORKED(heist_gather(derived, 2, NULL, 0));
+    FORKED(heist_gather_future(derived, 2, 0, &future));
+    FORKED(heist_wait(derived, 2, HEIST_FIRST_COMPLETED, 1, NULL));
+    FORKED(heist_as_completed(derived, 2, 1, &it));
+    FORKED(heist_completions_next(h->it, &future));
+    FORKED(heist_completions_try_next(h->it, &future));
+    FORKED(heist_wait_for(h->future, 1, &out));
+    FORKED(heist_shield(h->future, &future));
+    FORKED(heist_sleep_future(h->loop, 1, NULL, NULL, &future));
+    FORKED(heist_ensure_future(h->loop, HEIST_CORO(nothing, NULL), NULL, &future));
+    FORKED(heist_ensure_future(NULL, HEIST_FUTURE(h->future), NULL, &future));
 #undef FORKED
     return wrong;
 }
@@ -95,6 +109,7 @@ static void calls_in_the_child_are_refused_and_the_parent_goes_on(void **state) 
     heist_task *task = NULL;
     assert_int_equal(heist_future_new(NULL, &h.future), 0);
     assert_int_equal(heist_channel_new(1, &h.channel), 0);
+    assert_int_equal(heist_as_completed(&h.future, 1, HEIST_FOREVER, &h.it), 0);
     assert_int_equal(heist_runtime_run_coroutine(h.rt, nothing, NULL, NULL, &task), 0);
     assert_int_equal(heist_await(task, NULL), 0);
     heist_unref(task);
@@ -108,6 +123,7 @@ static void calls_in_the_child_are_refused_and_the_parent_goes_on(void **state) 
     }
     int own = heist_loop_run_coroutine(h.loop, nothing, NULL, NULL, NULL);
     heist_unref(h.future);
+    heist_completions_free(h.it);
     heist_channel_unref(h.channel);
     harness_runtime_end(h.rt);
     harness_loop_end(h.loop);
@@ -133,12 +149,14 @@ static void fork_in_the_middle_of_work_does_not_hang_the_child(void **state) {
     struct heritage h = {.loop = harness_loop(), .rt = harness_runtime(0)};
     assert_int_equal(heist_future_new(NULL, &h.future), 0);
     assert_int_equal(heist_channel_new(1, &h.channel), 0);
+    assert_int_equal(heist_as_completed(&h.future, 1, HEIST_FOREVER, &h.it), 0);
     pthread_t threads[2] = {harness_thread(submit_until_told, &h), harness_thread(submit_until_told, &h)};
     int bad = 0;
     for (struct pace pace = pace_of(10, 3, 3); pace_goes_on(&pace);) bad += wrong_in_child(&h) != 0;
     h.enough = true;
     for (int i = 0; i < 2; i++) harness_join(threads[i]);
     heist_unref(h.future);
+    heist_completions_free(h.it);
     heist_channel_unref(h.channel);
     harness_runtime_end(h.rt);
     harness_loop_end(h.loop);

@@ -244,6 +244,62 @@ static void gather_and_channels_survive_each_failing_allocation(void **state) {
     fail_each_allocation_both_ways(use_gather);
 }
 
+/* ---- what nests ---- */
+
+static int compose(void *arg, void **out) {
+    heist_awaitable coros[3] = {HEIST_CORO(nothing, NULL), HEIST_CORO(nothing, NULL), HEIST_CORO(nothing, NULL)};
+    heist_future *f[4] = {NULL, NULL, NULL, NULL}, *nap = NULL, *shield = NULL, *all = NULL, *derived[3];
+    heist_completions *it = NULL;
+    size_t n = 0, pending;
+    (void)arg;
+    (void)out;
+    heist_task_options opts = HEIST_TASK_OPTIONS_INIT;
+    opts.arg_free = count_free;
+    for (int i = 0; i < 3; i++) coros[i].arg = &frees;
+    size_t passed = 3;
+    int err = heist_ensure_futures(NULL, coros, 3, &opts, &passed, f);
+    makes += (int)passed;
+    n = err == 0 ? 3 : 0;
+    if (err == 0) err = heist_sleep_future(NULL, 0.0001, f, NULL, &nap);
+    if (err == 0) err = heist_shield(nap, &shield);
+    if (err == 0) {
+        f[n++] = shield;
+        err = heist_gather_future(f, n, 0, &all);
+    }
+    if (err == 0) err = heist_as_completed(f, n, HEIST_FOREVER, &it);
+    if (err == 0) err = heist_wait(f, n, HEIST_FIRST_COMPLETED, HEIST_FOREVER, &pending) >= 0 ? 0 : -ENOMEM;
+    if (err == 0) err = heist_wait_for(all, HEIST_FOREVER, NULL);
+    derived[0] = nap, derived[1] = shield, derived[2] = all;
+    if (err == 0) err = heist_gather(derived, 3, NULL, 0);
+    heist_completions_free(it);
+    if (all) heist_cancel(all);
+    if (nap) heist_cancel(nap);
+    heist_unref(nap);
+    heist_unref(all);
+    if (n < 4) heist_unref(shield);
+    for (size_t i = 0; i < n; i++) {
+        int ended = heist_await(f[i], NULL); /* 0, -ECANCELED, or -ENOMEM: no stack for it */
+        if (fault_of(err) == 0 && ended != -ECANCELED) err = ended;
+        heist_unref(f[i]);
+    }
+    return err;
+}
+
+static int use_flow(void) {
+    heist_loop *loop = NULL;
+    int err = heist_loop_new(NULL, &loop);
+    if (err < 0) return err;
+    err = heist_loop_run_coroutine(loop, compose, NULL, NULL, NULL);
+    int closed = heist_loop_close(loop);
+    heist_loop_unref(loop);
+    return fault_of(err) == 0 && closed != 0 ? closed : err;
+}
+
+static void what_nests_survives_each_failing_allocation(void **state) {
+    (void)state;
+    fail_each_allocation_both_ways(use_flow);
+}
+
 /* ---- runtimes ---- */
 
 static int use_runtime(void) {
@@ -400,6 +456,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(tasks_survive_each_failing_allocation),
     API_TEST(futures_survive_each_failing_allocation),
     API_TEST(gather_and_channels_survive_each_failing_allocation),
+    API_TEST(what_nests_survives_each_failing_allocation),
     API_TEST(runtime_survives_each_failing_allocation),
     API_TEST(run_survives_each_failing_allocation),
     API_TEST(sockets_survive_each_failing_allocation),
