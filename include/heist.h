@@ -23,6 +23,7 @@
  *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
  *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
  *   heist/with.h     before and after a block
+ *   heist/executor.h calls that block, on threads beside
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -36,6 +37,7 @@
 #include <heist/context.h>
 #include <heist/error.h>
 #include <heist/event.h>
+#include <heist/executor.h>
 #include <heist/flow.h>
 #include <heist/future.h>
 #include <heist/generator.h>

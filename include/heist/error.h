@@ -34,7 +34,9 @@
     X(HEIST_ENOTACQUIRED, -10021, "the lock is not held")                                                              \
     X(HEIST_EBROKEN, -10022, "the barrier is broken")                                                                  \
     X(HEIST_ENOTASK, -10023, "only a task can do this, and no task calls")                                             \
-    X(HEIST_EGROUP, -10024, "tasks of a group failed; the group tells which")
+    X(HEIST_EGROUP, -10024, "tasks of a group failed; the group tells which")                                          \
+    X(HEIST_EEXECSHUTDOWN, -10025, "the executor was shut down")                                                       \
+    X(HEIST_EBROKENPOOL, -10026, "an initializer of the executor failed")
 
 HEIST_BEGIN_DECLS
 

@@ -35,9 +35,13 @@ struct heist__self {
     heist_task *task;             /* whose body runs on this thread now, or NULL */
     heist_loop *event_loop;       /* heist_set_event_loop: one reference, or NULL */
     struct heist__magazine magazines[HEIST__SLAB_COUNT];
-    struct heist__failure *failure; /* heist_fail in a callback */
+    struct heist__failure *failure; /* heist_fail in a callback or job */
     struct heist__deeds *deeds;     /* those that wait for the one that runs here, or NULL; see task/derived.h */
     heist_task *flight;             /* whose request is passed on at this moment, or NULL; see task/cancel.c */
+    struct heist_executor *executor; /* whose jobs this thread runs, or NULL; flow/executor.c */
+    struct heist__worker *away;      /* in a blocking section: `worker`, put aside; sched/blocking.c */
+    heist_task *away_task;           /* the same of `task` */
+    unsigned away_depth;
     uint64_t next_id, end_id;       /* this thread's block of task numbers */
     bool registered;                /* the destructor of this thread is armed */
     struct heist__scope *scope;     /* of the callback that runs, or what heist_context_run entered; NULL: neither */
@@ -46,6 +50,11 @@ struct heist__self {
 
 /* The calling thread's own record; never NULL. */
 struct heist__self *heist__self(void);
+
+/* Whose body runs on the thread, in a blocking section too; NULL: none. */
+static inline heist_task *heist__self_body(const struct heist__self *self) {
+    return heist_unlikely(self->away != NULL) ? self->away_task : self->task;
+}
 
 /* Arms the destructor that gives back what this thread holds when it exits.  0 or -ENOMEM/-EAGAIN. */
 int heist__self_register(struct heist__self *self);

@@ -81,8 +81,9 @@ int heist_context_run(heist_context *ctx, heist_coro_fn fn, void *arg, void **ou
     if (!ctx || !fn) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__self *self = heist__self();
-    struct heist__extra *e = self->task ? heist__extra(self->task) : NULL;
-    if (self->task && !e) return -ENOMEM;
+    heist_task *t = heist__self_body(self);
+    struct heist__extra *e = t ? heist__extra(t) : NULL;
+    if (t && !e) return -ENOMEM;
     int err = heist__context_claim(ctx, home_of(self));
     if (err) return err;
     heist_context_ref(ctx); /* fn may drop the caller's */

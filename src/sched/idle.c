@@ -127,7 +127,7 @@ static bool steal(struct heist__worker *w) {
     int n = rt->workers, start = (int)(next_random(w) % (unsigned)n);
     for (int i = 0; i < n; i++) {
         struct heist__worker *v = rt->worker[(start + i) % n];
-        if (v != w && steal_from(w, v, SURPLUS)) return true;
+        if (v != w && steal_from(w, v, heist_unlikely(a_load_sc(&v->blocked)) ? ALL : SURPLUS)) return true;
     }
     return false;
 }
@@ -152,7 +152,9 @@ static bool something_came(struct heist__worker *w, bool *theirs) {
     if (w->alone || w->spare) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
-        if (heist__deque_size(&v->queue) > a_load_rlx(&v->keeps) || heist__deque_size(&v->stack) > HEIST__STACK_ALONE) {
+        bool all = v != w && a_load_sc(&v->blocked); /* it keeps nothing to itself */
+        if (heist__deque_size(&v->queue) > (all ? 0 : a_load_rlx(&v->keeps)) ||
+            heist__deque_size(&v->stack) > (all ? 0 : HEIST__STACK_ALONE)) {
             *theirs = true;
             return true;
         }
@@ -181,8 +183,10 @@ static bool spin(struct heist__worker *w) {
     return false;
 }
 
-/* Every worker sleeps, has found nothing to do, and nothing has come for it since.  Under virtual_lock. */
+/* Every worker sleeps, has found nothing to do, nothing has come for it since, and nobody does its work elsewhere.  Under
+ * virtual_lock. */
 static bool all_settled(heist_runtime *rt) {
+    if (a_load_sc(&rt->jobs_outside)) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (!a_load_sc(&v->settled) || a_load_sc(&v->loop->sleeping) != HEIST__ASLEEP ||
@@ -240,12 +244,14 @@ static bool advance_virtual_time(struct heist__worker *w) {
  * one of them may take an old value for a new one, and the next look begins afresh. */
 static int64_t stood_still(struct heist__worker *v, int64_t now) {
     uint64_t moved = a_load_rlx(&v->tick) + a_load_rlx(&v->turns); /* rlx, as all here: a heuristic */
+    if (a_load_rlx(&v->blocked)) a_store_rlx(&v->seen, moved);
     if (a_load_rlx(&v->seen) != moved || a_load_rlx(&v->loop->sleeping) == HEIST__ASLEEP) {
         a_store_rlx(&v->seen, moved);
         a_store_rlx(&v->seen_since, now);
         return 0;
     }
     int64_t stood = now - a_load_rlx(&v->seen_since);
+    if (a_load_rlx(&v->blocked)) return stood > STUCK_LONG_NS ? stood : STUCK_LONG_NS; /* it has said so itself */
     return stood >= STUCK_NS ? stood : 0;
 }
 
@@ -266,7 +272,7 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (v == w) continue;
-        if (rt->stuck_after_ns != INT64_MAX) helped |= heist__monitor(w, v, now);
+        if (rt->stuck_after_ns != INT64_MAX && !a_load_rlx(&v->blocked)) helped |= heist__monitor(w, v, now); /* rlx: see stood_still */
         int64_t stood = stood_still(v, now);
         if (!stood) { /* it runs, but has had more than it can do for a while */
             if (!runs && !w->spare && heist__deque_size(&v->queue) > 1 &&
@@ -394,7 +400,7 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
 }
 
 /* Somebody who sleeps shall look after the others. */
-static void call_watcher(struct heist__worker *w) {
+void heist__call_watcher(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     for (int i = 0; i < rt->workers; i++) {
         heist_loop *other = rt->worker[i]->loop;
@@ -406,7 +412,7 @@ static void call_watcher(struct heist__worker *w) {
 
 void heist__watch_handed_on(struct heist__worker *w) {
     w->owes_watch = false;
-    if (!a_load_sc(&w->rt->sentinels)) call_watcher(w);
+    if (!a_load_sc(&w->rt->sentinels)) heist__call_watcher(w);
 }
 
 /* One sleep: true when the sentinel's look found nothing, and it may go on sleeping. */
@@ -464,12 +470,15 @@ static bool sleep_once(struct heist__worker *w) {
     if (!idle && was != HEIST__TO_WATCH && !w->alone && !rt->clock.virtual_time && !a_load_sc(&rt->sentinels)) {
         /* Up from a deep sleep, or no sentinel any more: should what comes now hold this thread, somebody must
          * look after the rest. */
-        call_watcher(w);
+        heist__call_watcher(w);
     }
     if (was == HEIST__TO_SEARCH) w->searching = true; /* counted by who woke us */
     if (was == HEIST__TO_WATCH) {
         w->owes_watch = true;
-        first_look(w);
+        if (heist_unlikely(a_load_sc(&rt->blocked)))
+            (void)help_stuck(w, false); /* one of them has said that it will not move */
+        else
+            first_look(w);
     }
     /* Another's surplus, and the search may be closed to us: by one that was interrupted while it called a
      * searcher.  It needs a processor, perhaps this one. */

@@ -87,7 +87,7 @@ static int enter(heist_loop *loop) {
     if (!loop->rt->alone) return HEIST_ENOTINCORO;
     struct heist__self *self = heist__self();
     if (self->loop == loop) return HEIST_ERUNNING;
-    if (self->worker) return HEIST_EOTHERRUNNING;
+    if (self->worker || self->away) return HEIST_EOTHERRUNNING;
     int found = HEIST__NOBODY;
     if (!a_cas_sc(&loop->running, &found, HEIST__RUNS)) return HEIST_ERUNNING;
     if (a_load_sc(&loop->closed)) { /* closed between the look and the flag */
@@ -196,7 +196,7 @@ int heist_loop_run_coroutine(heist_loop *loop, heist_coro_fn fn, void *arg, cons
     if (!loop || !fn) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     if (heist__self()->loop == loop) return HEIST_ERUNNING; /* before a task is made that nobody would run */
-    if (heist__self()->worker) return HEIST_EOTHERRUNNING;
+    if (heist__self()->worker || heist__self()->away) return HEIST_EOTHERRUNNING;
     heist_task *t;
     int err = heist_loop_create_task(loop, fn, arg, opts, &t);
     if (err) return err;
@@ -240,7 +240,8 @@ int heist_loop_run_once(heist_loop *loop, double *timeout) {
     if (!loop->ready.count) {
         int64_t deadline = heist__loop_next_deadline(loop);
         int64_t now = heist__clock_now(loop->clock);
-        if (loop->rt->clock.virtual_time && deadline != INT64_MAX && deadline > now) {
+        if (loop->rt->clock.virtual_time && deadline != INT64_MAX && deadline > now &&
+            !a_load_sc(&loop->rt->jobs_outside)) {
             heist__clock_advance_to(loop->clock, deadline); /* nothing else is due: time moves */
             deadline = now = 0;
         }
@@ -297,7 +298,7 @@ int heist_loop_close(heist_loop *loop) {
     heist_task *task = self->task;
     int err = a_load_sc(&loop->closed) ? 0 : heist__self_register(self);
     /* Its tasks cannot run on another task's stack. */
-    if (!err && task && heist__live_tasks(loop->rt)) err = HEIST_EOTHERRUNNING;
+    if (!err && (task || self->away) && heist__live_tasks(loop->rt)) err = HEIST_EOTHERRUNNING;
     if (err || a_load_sc(&loop->closed)) {
         a_store_sc(&loop->running, HEIST__NOBODY);
         return err;
@@ -307,6 +308,7 @@ int heist_loop_close(heist_loop *loop) {
     loop->worker->acked = true; /* first, so that the cancelled make no new ones */
     heist__closing_begin(loop->rt);
     err = end_tasks(loop);
+    if (!err) heist__end_default_executor(loop->rt, 0);
     if (!err) heist__loop_shut(loop);
     heist__stack_cache_flush(&loop->worker->stacks);
     heist__worker_leave(loop->worker);

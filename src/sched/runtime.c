@@ -43,7 +43,7 @@ static void on_thread_exit(struct heist__self *self) {
 
 /* In a signal handler, on the thread whose task overflowed: only what cannot block. */
 static size_t describe_overflow(struct heist__stack *s, char *buf, size_t n) {
-    heist_task *t = heist__self()->task;
+    heist_task *t = heist__self_body(heist__self());
     if (!t || !t->coro || t->coro->stack != s) return 0;
     const char *own = heist__extra_name(t);
     int length = own ? snprintf(buf, n, "task '%s' (made at %s:%u)", own, t->file, t->line)
@@ -122,6 +122,7 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
 
 /* Memory only: every thread has left. */
 static void destroy(heist_runtime *rt) {
+    heist__end_default_executor(rt, 0); /* of one that was never closed */
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *w = rt->worker[i];
         if (!w) continue;
@@ -358,7 +359,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     if (!main_fn) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__self *self = heist__self();
-    if (self->worker) return HEIST_EOTHERRUNNING;
+    if (self->worker || self->away) return HEIST_EOTHERRUNNING;
     heist_runtime_options o;
     if (read_options(opts, &o)) return -EINVAL;
     if (!(o.flags & HEIST_RUNTIME_NO_OVERFLOW_HANDLER)) o.flags |= HEIST_RUNTIME_OVERFLOW_HANDLER;
@@ -387,6 +388,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     thread_fini(w);
     if (started) {
         heist__worker_left(rt);
+        heist__end_default_executor(rt, HEIST__EXECUTOR_SECONDS);
         heist_runtime_close(rt, HEIST_FOREVER);
     }
     if (t) {

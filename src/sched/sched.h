@@ -70,6 +70,7 @@ struct heist__worker {
     _Atomic(heist_task *) shown; /* the task that runs, or NULL; for the monitor, who takes a reference before he looks */
     _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
     _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
+    _Atomic(int) blocked;    /* in a blocking section: sc, see blocking.c */
     _Atomic(unsigned) keeps; /* tasks of `queue` that are not worth another's help */
 
     /* shared: by those who look whether it is stuck */
@@ -116,6 +117,8 @@ struct heist_runtime {
     _Atomic(int) looking; /* sentinels between two sleeps, with nothing to do */
     _Atomic(int) searching;
     _Atomic(int) sentinels; /* sleepers that look after the others now and then */
+    _Atomic(int) blocked; /* workers in a blocking section */
+    _Atomic(int) jobs_outside; /* virtual time stands still: jobs of executors that tasks here handed in */
     _Atomic(int64_t) stuck_seen_ns; /* when a look found somebody stuck; long ago: never */
 
     /* closing, see shutdown.c */
@@ -127,6 +130,9 @@ struct heist_runtime {
     struct heist__cond changed;
     int threads;           /* worker threads (and the caller of heist_run) that still run */
     bool started, closed, joined, detached;
+    struct heist_executor *executor; /* the default one, a reference, or NULL; flow/executor.c */
+    int (*executor_end)(struct heist_executor *e, double seconds); /* set with it */
+    bool executor_ended; /* there will be none any more */
     struct heist__spin virtual_lock; /* one advances the clock at a time */
 };
 
@@ -158,6 +164,8 @@ bool heist__time_to_look(struct heist__worker *w);
 void heist__look_after_others(struct heist__worker *w);
 /* Work came for one that owes a watch: calls another. */
 void heist__watch_handed_on(struct heist__worker *w);
+/* A sleeper shall look after the others, and after w first. */
+void heist__call_watcher(struct heist__worker *w);
 /* After work was found: hands the search on. */
 void heist__search_ended(struct heist__worker *w);
 
@@ -200,6 +208,10 @@ void heist__closing_begin(heist_runtime *rt);
 void heist__cancel_all(heist_runtime *rt);
 /* The worker's thread has left its loop. */
 void heist__worker_left(heist_runtime *rt);
+/* Shuts the default executor down, for good, and waits for it at most so many seconds (0: not at all, else the caller
+ * may suspend): 0, -ETIMEDOUT (it is reported), or why the wait ended. */
+#define HEIST__EXECUTOR_SECONDS 300.0 /* by heist_run */
+int heist__end_default_executor(heist_runtime *rt, double seconds);
 void heist__report_live(heist_runtime *rt, const char *message);
 
 #endif

@@ -89,10 +89,29 @@ void heist__report_live(heist_runtime *rt, const char *message) {
     heist_task_list_free(list, n);
 }
 
+int heist__end_default_executor(heist_runtime *rt, double seconds) {
+    heist__mutex_lock(&rt->mutex);
+    struct heist_executor *e = rt->executor;
+    rt->executor = NULL;
+    rt->executor_ended = true;
+    heist__mutex_unlock(&rt->mutex);
+    if (!e) return 0;
+    int err = rt->executor_end(e, seconds);
+    if (err == -ETIMEDOUT) {
+        heist_report report = HEIST_REPORT_INIT;
+        report.message = "the default executor still runs jobs after its time to end";
+        report.code = -ETIMEDOUT;
+        report.seconds = seconds;
+        heist__loop_report(rt->worker[0]->loop, &report);
+    }
+    return err;
+}
+
 int heist_runtime_close(heist_runtime *rt, double timeout) {
     if (!rt || isnan(timeout)) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    if (heist__worker_of(heist__self(), rt)) return -EDEADLK;
+    struct heist__self *self = heist__self();
+    if (heist__worker_of(self, rt) || (self->away && self->away->rt == rt)) return -EDEADLK;
     if (rt->alone) return -ENOTSUP;
     heist__closing_begin(rt);
     struct heist__clock real = {0};
@@ -112,6 +131,7 @@ int heist_runtime_close(heist_runtime *rt, double timeout) {
     }
     if (!mine) return 0;
     for (int i = rt->inherited ? 1 : 0; i < rt->workers; i++) heist__sys_thread_join(rt->worker[i]->thread, NULL);
+    heist__end_default_executor(rt, 0);
     for (int i = 0; i < rt->workers; i++) heist__loop_shut(rt->worker[i]->loop);
     heist__mutex_lock(&rt->mutex);
     rt->closed = true;

@@ -348,6 +348,12 @@ static int complete(heist_future *f, uint8_t outcome, int code, void *value, hei
     return 0;
 }
 
+int heist__future_complete(heist_future *f, int code, void *value, heist_free_fn value_free,
+                           struct heist__failure *failure) {
+    uint8_t outcome = code >= 0 ? HEIST__OUT_VALUE : code == -ECANCELED ? HEIST__OUT_CANCELLED : HEIST__OUT_ERROR;
+    return complete(f, outcome, code < 0 ? code : 0, value, value_free, failure, 0);
+}
+
 /* Tasks and derived futures get their outcome from elsewhere. */
 static bool ends_by_itself(const heist_future *f) { return heist__is_task(f) || heist__derived_of(f); }
 

@@ -179,8 +179,9 @@ static int change(struct heist__scope *s, heist_context_var *var, struct heist__
 
 /* Where the caller runs: NULL when that is a task that has nothing yet. */
 static struct heist__scope *current(struct heist__self *self) {
-    if (!self->task) return self->scope ? self->scope : self->worker ? &self->stray : &self->own;
-    struct heist__extra *e = heist__extra_of(self->task);
+    heist_task *t = heist__self_body(self);
+    if (!t) return self->scope ? self->scope : self->worker || self->away ? &self->stray : &self->own;
+    struct heist__extra *e = heist__extra_of(t);
     if (!e) return NULL;
     if (e->entered) return e->entered;
     heist_context *own = a_load_acq(&e->context); /* acq: pairs with heist__extra_context */
@@ -191,7 +192,7 @@ static struct heist__scope *current(struct heist__self *self) {
 static struct heist__scope *current_made(struct heist__self *self) {
     struct heist__scope *s = current(self);
     if (s) return s == &self->own && heist__self_register(self) ? NULL : s; /* so that it goes with the thread */
-    heist_context *own = heist__extra_context(self->task);
+    heist_context *own = heist__extra_context(heist__self_body(self));
     return own ? &own->scope : NULL;
 }
 

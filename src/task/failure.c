@@ -61,12 +61,13 @@ struct heist__failure *heist__failure_make(const char *file, int line, int code,
 
 int heist_fail_at(const char *file, int line, int code, const char *format, ...) {
     struct heist__self *self = heist__self();
-    if (!self->worker || !format) return code; /* no body of ours runs here */
+    if ((!self->worker && !self->away && !self->executor) || !format) return code; /* no body of ours runs here */
     va_list args;
     va_start(args, format);
     struct heist__failure *f = make(file, line, code, format, args); /* no memory: the code alone */
     va_end(args);
-    struct heist__failure **slot = self->task ? &self->task->failure : &self->failure;
+    heist_task *t = heist__self_body(self);
+    struct heist__failure **slot = t ? &t->failure : &self->failure;
     heist__free(*slot);
     *slot = f;
     return code;

@@ -150,6 +150,11 @@ bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w);
 /* Removes it; false when completion has passed it (then it was claimed, or never will be looked at again). */
 bool heist__future_remove_waiter(heist_future *f, struct heist__waiter *w);
 
+/* Ends a plain future with what a body returned; takes the failure.  0; or HEIST_EINVALSTATE, and the value is still
+ * the caller's.  Any thread. */
+int heist__future_complete(heist_future *f, int code, void *value, heist_free_fn value_free,
+                           struct heist__failure *failure);
+
 /* For the await graph: references to the tasks and futures that wait for f now, at most `room` of them, into out;
  * returns how many there were.  *threads: plain threads that wait.  Any thread. */
 size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, unsigned *threads);
