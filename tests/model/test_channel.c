@@ -89,6 +89,10 @@ static void at_most_once(void) {
     for (int i = 0; i < 4; i++) model_assert(received[i] <= sent[i]);
 }
 static void recv_waits(void) { recv(0), leave(); }
+static void recv_waits_for_close(void) {
+    model_assert(recv(0) == HEIST_ESHUTDOWN);
+    leave();
+}
 static void recv_until_then_send(void) {
     if (recv(1)) gave_up = 1;
     else send(1, 0); /* so that the other receiver gets one too */
@@ -111,6 +115,12 @@ int main(int argc, char **argv) {
         {"try against a deadline", rendezvous_2, {try_send_0, recv_or_pass_on}, once, {3, 1}, {4, 1}},
         {"close against a receiver", one_cell_2, {send_and_close, recv_all}, once, {2, 1}, {3, 2}},
         {"close against a sender that waits", rendezvous_2, {send_0, close_it}, once, {3, 1}, {5, 2}},
+        {"close against two receivers",
+         one_cell_3,
+         {recv_waits_for_close, recv_waits_for_close, close_it},
+         once,
+         {2, 0},
+         {2, 1}},
         {"close against sender and receiver", one_cell_3, {send_0, close_it, recv_all}, once, {2, 0}, {2, 1}},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <heist/channel.h>
 #include <heist/error.h>
+#include <heist/select.h>
 #include <string.h>
 
 #include "model/played.h"
@@ -87,6 +88,17 @@ static int receives(void *arg, void **out) {
     int rc = heist_channel_recv(c, &p);
     if (!rc) model_assert(*(int *)p == 7), got = 1;
     return last_call(rc);
+}
+
+/* Of an item and a future: which of them won, it has. */
+static int selects(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_select_case s[] = {HEIST_CASE_RECV(c), HEIST_CASE_AWAIT(f)};
+    int rc = heist_select(s, 2);
+    if (rc >= 0) model_assert(s[rc].code == 0);
+    if (rc == 0) model_assert(*(int *)s[0].value == 7), got = 1;
+    if (rc == 1) model_assert(heist_future_done(f) == 1);
+    return last_call(rc > 0 ? 0 : rc);
 }
 
 static int returns(void *arg, void **out) {
@@ -208,6 +220,12 @@ static void setup_receives(void) {
     model_assert(heist_channel_new(0, &c) == 0);
     heist_channel_ref(c);
 }
+static void setup_selects(void) {
+    with_future(selects, 1);
+    heist_ref(f);
+    model_assert(heist_channel_new(0, &c) == 0);
+    heist_channel_ref(c);
+}
 
 static bool worker_can(void *w) { return ended || played_something(w); }
 
@@ -250,6 +268,16 @@ static void send(void) {
     sent = heist_channel_try_send(c, &value) == 0;
     heist_channel_unref(c);
 }
+static void send_and_wait(void) {
+    value = 7;
+    sent = heist_channel_send(c, &value) == 0;
+    heist_channel_unref(c);
+}
+static void complete_only(void) {
+    completed = heist_future_set_result(f, &value, NULL) == 0;
+    heist_unref(f);
+}
+static void send_then_complete(void) { send(), complete_only(); }
 static void looks_and_lets_go(void) {
     model_assert(heist_future_is_task(task) && heist_future_loop(task) == rt->worker[0]->loop);
     heist_unref(task);
@@ -318,6 +346,21 @@ static void check_receives(void) {
     else model_assert(!sent);
     check_request();
 }
+static void check_received(void) {
+    model_assert(ended && sent && got && code == 0);
+    heist_unref(task);
+    check_end();
+}
+/* The item is with the receiver or still the sender's, whatever won. */
+static void check_selects(void) {
+    if (ended) model_assert(got == sent);
+    else model_assert(!sent);
+    check_request();
+}
+static void check_selects_alone(void) {
+    heist_unref(task);
+    check_selects();
+}
 static void check_chain(void) {
     if (ended) {
         if (code == -ECANCELED) model_assert(recorded && delivered == 1);
@@ -359,6 +402,14 @@ int main(int argc, char **argv) {
         {"cancel against a deadline", setup_until, {worker, complete, cancel}, check_until, {2, 0}, {2, 1}},
         {"cancel against a sleep", setup_sleeps, {worker, cancel}, check_request, {3, 1}, {4, 1}},
         {"cancel against an item", setup_receives, {worker, send, cancel}, check_receives, {2, 0}, {3, 0}},
+        {"an item against the wait for it", setup_receives, {worker, send_and_wait}, check_received, {3, 1}, {4, 1}},
+        {"select of an item and a future",
+         setup_selects,
+         {worker, send, complete_only},
+         check_selects_alone,
+         {2, 0},
+         {3, 0}},
+        {"cancel against select", setup_selects, {worker, send_then_complete, cancel}, check_selects, {2, 0}, {2, 1}},
         {"cancel goes down a chain", setup_chain, {worker, complete, cancel}, check_chain, {1, 1}, {2, 1}},
         {"cancel twice", setup_two, {worker, complete, cancel_both}, check_two, {2, 0}, {2, 1}},
         {"cancel against the end, and the last reference",
@@ -377,15 +428,26 @@ int main(int argc, char **argv) {
          setup_another,
          {worker, complete, cancel},
          check_another,
-         {2, 0}, {2, 1}},
-        {"cancel of an await, taken back", setup_takes_back, {worker, complete, cancel}, check_taken_back, {2, 0}, {3, 0}},
+         {2, 0},
+         {2, 1}},
+        {"cancel of an await, taken back",
+         setup_takes_back,
+         {worker, complete, cancel},
+         check_taken_back,
+         {2, 0},
+         {3, 0}},
         {"cancel of a wait, taken back",
          setup_waits_and_takes_back,
          {worker, complete, cancel},
          check_taken_back,
          {2, 0},
          {3, 0}},
-        {"cancel in a section that holds it", setup_section, {worker, complete, cancel}, check_taken_back, {2, 0}, {3, 0}},
+        {"cancel in a section that holds it",
+         setup_section,
+         {worker, complete, cancel},
+         check_taken_back,
+         {2, 0},
+         {3, 0}},
         {"a walk over all tasks", setup_walk, {worker, walks}, check_returns, {2, 0}, {3, 0}},
         {"await against the end, and the last reference",
          setup_returns,
