@@ -41,6 +41,7 @@
 #include <heist/flow.h>
 #include <heist/future.h>
 #include <heist/generator.h>
+#include <heist/group.h>
 #include <heist/lock.h>
 #include <heist/inspect.h>
 #include <heist/loop.h>
