@@ -611,6 +611,7 @@ void heist_executor_map_free(heist_executor_map *m) {
     if (!m || heist__forked()) return;
     for (size_t i = m->n; i-- > m->next;) { /* the last first, so that none of them begins meanwhile */
         heist_cancel(m->futures[i]);
+        heist_future_result(m->futures[i], NULL); /* nobody will look at its failure, and that is meant */
         heist_unref(m->futures[i]);
     }
     heist__free(m);
