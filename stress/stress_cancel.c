@@ -3,7 +3,8 @@
  * Law: a body ends once or never begins; a request is delivered at most once, and one
  * that is not taken back ends the wait; the call that delivers it took nothing: of
  * channels, sockets and listeners everything that went in came out or is still there;
- * gather returns when all its children have ended; arguments, results and values are
+ * gather returns when all its children have ended, so do wait_for and the future of a
+ * gather; wait, as_completed and shield leave theirs alone; arguments, results and values are
  * freed once; the outcome of a task is what its body returned.
  * Threads: victims on the workers of one runtime; cancellers and completers are plain
  * threads and tasks of a second one.
@@ -24,9 +25,11 @@
 #define HELPERS 12
 #define CONNECTS 64
 
-enum point { SLEEP, YIELD, AWAIT, AWAIT_UNTIL, AWAIT_TASK, GATHER, SEND, RECV, RECV_UNTIL, ACCEPT, READ, SELF, POINTS };
+enum point { SLEEP, YIELD, AWAIT, AWAIT_UNTIL, AWAIT_TASK, GATHER, SEND, RECV, RECV_UNTIL, ACCEPT, READ, SELF,
+             WAIT, COMPLETIONS, WAIT_FOR, SHIELD, GATHER_FUTURE, POINTS };
 static const char *const point_name[POINTS] = {"sleep",  "yield", "await", "await_until", "await of a task", "gather",
-                                               "send",   "recv",  "recv_until", "accept", "read", "own cancel"};
+                                               "send",   "recv",  "recv_until", "accept", "read", "own cancel",
+                                               "wait", "as_completed", "wait_for", "shield", "gather_future"};
 #define NOT_ENDED 1
 
 struct victim {
@@ -162,6 +165,127 @@ static int at_gather(struct victim *v) {
     return answer;
 }
 
+/* Children for the calls below: how many, or -1 and *err. */
+#define FAMILY 6
+static int make_family(struct victim *v, heist_task **t, int *err) {
+    int n = (int)stress_between(&v->rng, 1, FAMILY);
+    for (int i = 0; i < n; i++) {
+        *err = make_child(&v->rng, &t[i]);
+        if (*err < 0) return i;
+    }
+    return n;
+}
+
+/* Of calls that harm nobody: who was cancelled was cancelled by a close. */
+static void check_unharmed(heist_task **t, int n, const char *by) {
+    for (int i = 0; i < n; i++)
+        if (heist_future_cancelled(t[i])) stress_check(s_get(&closing), "%s cancelled what it waited for", by);
+}
+
+static void end_family(heist_task **t, int n) {
+    for (int i = 0; i < n; i++) {
+        while (!heist_future_done(t[i])) {
+            heist_cancel(t[i]);
+            heist_await(t[i], NULL);
+        }
+        heist_unref(t[i]);
+    }
+}
+
+/* The family may end while the victim is cancelled again and again: what that takes is the family's. */
+static int at_wait(struct victim *v) {
+    heist_task *t[FAMILY], *before[FAMILY];
+    int err = 0, n = make_family(v, t, &err), when = (int)stress_below(&v->rng, 3);
+    if (err < 0 || !n) {
+        end_family(t, n);
+        return err;
+    }
+    memcpy(before, t, sizeof t);
+    size_t pending = 99;
+    int done = heist_wait(t, (size_t)n, when, stress_chance(&v->rng, 50) ? HEIST_FOREVER : 0.001, &pending);
+    if (done < 0) {
+        stress_check(!memcmp(before, t, (size_t)n * sizeof *t), "a wait that answered %s changed the array",
+                     heist_error_name(done));
+    } else {
+        stress_check((size_t)done + pending == (size_t)n, "%d done and %zu pending of %d", done, pending, n);
+        for (int i = 0; i < done; i++) stress_check(heist_future_done(t[i]), "wait called a pending task done");
+    }
+    check_unharmed(t, n, "wait");
+    end_family(t, n);
+    return done < 0 ? done : 0;
+}
+
+static int at_completions(struct victim *v) {
+    heist_task *t[FAMILY];
+    int err = 0, n = make_family(v, t, &err), taken = 0, got;
+    heist_completions *it = NULL;
+    if (err == 0) err = heist_as_completed(t, (size_t)n, stress_chance(&v->rng, 50) ? HEIST_FOREVER : 0.001, &it);
+    if (err < 0) {
+        end_family(t, n);
+        return err;
+    }
+    heist_future *f = NULL;
+    while ((got = heist_completions_next(it, &f)) == 1) {
+        stress_check(heist_future_done(f), "as_completed gave a pending task");
+        taken++;
+        f = NULL;
+    }
+    stress_check(f == NULL, "as_completed answered %s and gave a task", got ? heist_error_name(got) : "the end");
+    stress_check(got < 0 || taken == n, "as_completed ended after %d of %d", taken, n);
+    check_unharmed(t, n, "as_completed");
+    for (int i = 0; i < n; i++) heist_ref(t[i]);
+    end_family(t, n);
+    while ((err = heist_completions_try_next(it, NULL)) == 1) taken++;
+    /* -EAGAIN: an end is on its way to the queue */
+    stress_check(err == -EAGAIN ? taken < n : err == 0 && taken == n, "of %d tasks as_completed gave %d", n, taken);
+    heist_completions_free(it);
+    for (int i = 0; i < n; i++) heist_unref(t[i]);
+    return got < 0 ? got : 0;
+}
+
+static int at_wait_for(struct victim *v, bool shielded) {
+    heist_task *t = NULL;
+    heist_future *shield = NULL;
+    int err = make_child(&v->rng, &t);
+    if (err < 0) return err;
+    if (shielded && (err = heist_shield(t, &shield)) < 0) stress_die("a shield: %s", heist_strerror(err));
+    double limit = stress_chance(&v->rng, 50) ? HEIST_FOREVER : (double)stress_below(&v->rng, 3000) * 1e-6;
+    err = heist_wait_for(shielded ? shield : t, limit, NULL);
+    stress_check(heist_future_done(shielded ? shield : t), "wait_for answered %s before the end", heist_error_name(err));
+    if (shielded) check_unharmed(&t, 1, "a shield");
+    heist_unref(shield);
+    end_family(&t, 1);
+    return err;
+}
+
+/* Tasks, a shield and a sleep, in groups of groups. */
+static int at_gather_future(struct victim *v) {
+    heist_task *t[FAMILY];
+    heist_future *group[FAMILY + 2], *inner = NULL, *outer = NULL;
+    int err = 0, n = make_family(v, t, &err);
+    if (err < 0) {
+        end_family(t, n);
+        return err;
+    }
+    void *value = stress_alloc(1);
+    s_add(&values_made, 1);
+    err = heist_gather_future(t, (size_t)n, stress_chance(&v->rng, 50) ? HEIST_GATHER_ALL : 0, &inner);
+    if (err == 0) err = heist_shield(inner, &group[0]);
+    if (err == 0) err = heist_sleep_future(NULL, (double)stress_below(&v->rng, 3000) * 1e-6, value, free_value, &group[1]);
+    if (err < 0) stress_die("a future that is derived: %s", heist_strerror(err));
+    group[2] = inner;
+    err = heist_gather_future(group, 3, stress_chance(&v->rng, 50) ? HEIST_GATHER_ALL : 0, &outer);
+    if (err < 0) stress_die("a gather's future: %s", heist_strerror(err));
+    heist_unref_all(group, 3);
+    err = heist_await(outer, NULL);
+    stress_check(heist_future_done(outer), "await answered %s before the gather's end", heist_error_name(err));
+    for (int i = 0; i < n; i++)
+        stress_check(heist_future_done(t[i]), "a gather's future ended with %s before a child", heist_error_name(err));
+    heist_unref(outer);
+    end_family(t, n);
+    return err;
+}
+
 static int at_accept(struct victim *v) {
     int i = (int)stress_below(&v->rng, LISTENERS);
     heist_conn *c = NULL;
@@ -230,6 +354,11 @@ static int one_wait(struct victim *v, int step) {
     case RECV_UNTIL: return at_recv(v, true);
     case ACCEPT: return at_accept(v);
     case READ: return at_read(v);
+    case WAIT: return at_wait(v);
+    case COMPLETIONS: return at_completions(v);
+    case WAIT_FOR: return at_wait_for(v, false);
+    case SHIELD: return at_wait_for(v, true);
+    case GATHER_FUTURE: return at_gather_future(v);
     default: /* SELF: a request by the task itself is delivered by the very next call */
         if (heist_cancel(heist_current_task()) == 1) s_add(&v->requests, 1);
         else stress_fail("a running task could not ask for its own cancellation");
@@ -256,7 +385,8 @@ static int victim_body(void *arg, void **out) {
         stress_progress(1);
         if (err == -ECANCELED) {
             /* close asks children too, and what they answer then looks the same */
-            bool certain = !s_get(&closing) || (v->points[step] != AWAIT_TASK && v->points[step] != GATHER);
+            bool certain = !s_get(&closing) || (v->points[step] != AWAIT_TASK && v->points[step] != GATHER &&
+                                                v->points[step] < WAIT_FOR);
             s_add(&v->delivered, certain);
             s_add(&delivered_at[v->points[step]], 1);
             if (v->swallows == 0) return ends(v, err);
