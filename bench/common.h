@@ -87,5 +87,6 @@ void bench_foreign_submit(const struct bench_args *args);
 void bench_foreign_roundtrip(const struct bench_args *args);
 void bench_blocked(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);
+void bench_generator(const struct bench_args *args);
 
 #endif

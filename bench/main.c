@@ -25,6 +25,7 @@ static const struct bench_workload workloads[] = {
     {"foreign_submit", 1000000, bench_foreign_submit},
     {"foreign_roundtrip", 100000, bench_foreign_roundtrip},
     {"blocked", 5, bench_blocked},
+    {"generator", 20000000, bench_generator},
     {"echo", 18400, bench_echo},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };

@@ -12,7 +12,8 @@
  *      │                        └──body returns──> CLOSED
  *      └──close, throw──> CLOSED
  *
- *   claim     one compare-and-swap, acquire: who finds RUNNING gets -EBUSY, be it the body itself or another thread
+ *   claim     one compare-and-swap, acquire: who finds RUNNING gets -EBUSY, be it the body itself or another thread.  It is
+ *             half of what a step costs; UNSHARED does with a load and a store, for the caller orders the drivers
  *   yield     the driver, back on its own stack, stores SUSPENDED with release; so nobody enters a stack that is
  *             still being left, and the next driver, on any thread, sees all that the body wrote
  *   all other fields belong to whoever holds RUNNING, or the last reference */
@@ -43,6 +44,7 @@ struct heist_generator {
     void *arg; /* or the iterator's state */
     heist_free_fn arg_free, result_free;
     size_t stack_bytes;
+    bool unshared;
 
     _Atomic(uint32_t) refs;
 };
@@ -67,7 +69,7 @@ int heist_generator_new(heist_generator_fn fn, void *arg, const heist_generator_
     static const heist_generator_options defaults = HEIST_GENERATOR_OPTIONS_INIT;
     if (!fn || !out || !heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
     if (!opts) opts = &defaults;
-    if (opts->flags ||
+    if ((opts->flags & ~HEIST_GENERATOR_UNSHARED) ||
         (opts->stack_bytes && (opts->stack_bytes < HEIST__STACK_MIN || opts->stack_bytes > HEIST__STACK_MAX)))
         return -EINVAL;
     heist_generator *g;
@@ -77,6 +79,7 @@ int heist_generator_new(heist_generator_fn fn, void *arg, const heist_generator_
     g->arg = arg;
     g->arg_free = opts->arg_free;
     g->result_free = opts->result_free;
+    g->unshared = opts->flags & HEIST_GENERATOR_UNSHARED;
     g->stack_bytes = opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK;
     *out = g;
     return 0;
@@ -97,10 +100,14 @@ int heist_generator_of(const heist_iterator_ops *ops, void *state, heist_generat
 
 /* 0, and *was tells what it was before; CLOSED is left as it is.  Or -EBUSY. */
 static inline int claim(heist_generator *g, int *was) {
-    int s = a_load_rlx(&g->state); /* rlx: a first look, the cas decides */
+    int s = a_load_rlx(&g->state); /* rlx: a first look, the cas decides; unshared: ordered by the caller */
     do {
         if (heist_unlikely(s == HEIST_GENERATOR_RUNNING)) return -EBUSY;
         if (heist_unlikely(s == HEIST_GENERATOR_CLOSED)) break;
+        if (g->unshared) {
+            a_store_rlx(&g->state, HEIST_GENERATOR_RUNNING); /* rlx: the same */
+            break;
+        }
     } while (!a_cas_acq(&g->state, &s, HEIST_GENERATOR_RUNNING)); /* acq: pairs with release */
     *was = s;
     return 0;

@@ -312,6 +312,63 @@ static void running_one_is_busy_CORO_23(void **state) {
     heist_generator_unref(g);
 }
 
+/* A generator that several tasks drive, each under a lock of theirs: its frames are where they were. */
+struct shared {
+    heist_generator *g;
+    heist_channel *turn; /* one token */
+    int next, wrong;
+};
+static int drive_shared(void *arg, void **out) {
+    struct shared *s = arg;
+    (void)out;
+    for (int i = 0; i < 10; i++) {
+        void *token, *value = NULL;
+        int err = heist_channel_recv(s->turn, &token);
+        if (err) return err;
+        err = heist_generator_next(s->g, &value);
+        s->wrong += err != 0 || as_int(value) != s->next++;
+        if ((err = heist_channel_send(s->turn, token))) return err;
+        heist_yield();
+    }
+    return 0;
+}
+static int many_drive_one(void *arg, void **out) {
+    struct shared *s = arg;
+    heist_task *t[5];
+    (void)out;
+    int err = heist_channel_send(s->turn, s);
+    for (int i = 0; i < 5 && !err; i++) err = heist_create_task(drive_shared, s, NULL, &t[i]);
+    if (err) return err;
+    err = heist_gather(t, 5, NULL, 0);
+    for (int i = 0; i < 5; i++) heist_unref(t[i]);
+    return err;
+}
+
+static void unshared_one_goes_from_hand_to_hand_and_finds_itself_busy_CORO_23(void **state) {
+    (void)state;
+    heist_generator_options opts = HEIST_GENERATOR_OPTIONS_INIT;
+    struct look look = {-1, 0};
+    heist_generator *g = NULL;
+    opts.flags = HEIST_GENERATOR_UNSHARED;
+    assert_int_equal(heist_generator_new(look_at_state, &look, &opts, &g), 0);
+    assert_int_equal(heist_generator_next(g, NULL), 0);
+    assert_int_equal(look.again, -EBUSY);
+    assert_int_equal(look.inside, HEIST_GENERATOR_RUNNING);
+    heist_generator_unref(g);
+
+    struct count c = {60, NULL, 0};
+    struct shared s = {NULL, NULL, 0, 0};
+    void *value = NULL;
+    assert_int_equal(heist_generator_new(count_up, &c, &opts, &s.g), 0);
+    assert_int_equal(heist_channel_new(1, &s.turn), 0);
+    assert_int_equal(harness_run(many_drive_one, &s, NULL), 0);
+    assert_int_equal(s.wrong, 0);
+    assert_int_equal(heist_generator_next(s.g, &value), 0);
+    assert_int_equal(as_int(value), 50);
+    heist_generator_unref(s.g);
+    heist_channel_unref(s.turn);
+}
+
 struct held {
     heist_generator *g;
     struct gate inside, leave;
@@ -956,38 +1013,6 @@ static void nested_bodies_move_with_their_task(void **state) {
     for (int i = 0; i < 16; i++) assert_int_equal(d[i].wrong, 0);
 }
 
-/* A generator that several tasks drive, each under a lock of theirs: its frames are where they were. */
-struct shared {
-    heist_generator *g;
-    heist_channel *turn; /* one token */
-    int next, wrong;
-};
-static int drive_shared(void *arg, void **out) {
-    struct shared *s = arg;
-    (void)out;
-    for (int i = 0; i < 10; i++) {
-        void *token, *value = NULL;
-        int err = heist_channel_recv(s->turn, &token);
-        if (err) return err;
-        err = heist_generator_next(s->g, &value);
-        s->wrong += err != 0 || as_int(value) != s->next++;
-        if ((err = heist_channel_send(s->turn, token))) return err;
-        heist_yield();
-    }
-    return 0;
-}
-static int many_drive_one(void *arg, void **out) {
-    struct shared *s = arg;
-    heist_task *t[5];
-    (void)out;
-    int err = heist_channel_send(s->turn, s);
-    for (int i = 0; i < 5 && !err; i++) err = heist_create_task(drive_shared, s, NULL, &t[i]);
-    if (err) return err;
-    err = heist_gather(t, 5, NULL, 0);
-    for (int i = 0; i < 5; i++) heist_unref(t[i]);
-    return err;
-}
-
 static void tasks_and_threads_may_drive_one_by_turns(void **state) {
     (void)state;
     struct count c = {60, NULL, 0};
@@ -1199,7 +1224,7 @@ static void bad_input_is_refused(void **state) {
     heist_generator_options opts = HEIST_GENERATOR_OPTIONS_INIT;
     assert_int_equal(heist_generator_new(NULL, NULL, NULL, &g), -EINVAL);
     assert_int_equal(heist_generator_new(count_up, &c, NULL, NULL), -EINVAL);
-    opts.flags = 1;
+    opts.flags = 2;
     assert_int_equal(heist_generator_new(count_up, &c, &opts, &g), -EINVAL);
     opts.flags = 0;
     opts.stack_bytes = 1000;
@@ -1413,6 +1438,7 @@ int main(void) {
         API_TEST(dropped_body_that_never_ends_leaves_no_stack_CORO_13),
         API_TEST(dropped_one_is_closed),
         API_TEST(running_one_is_busy_CORO_23),
+        API_TEST(unshared_one_goes_from_hand_to_hand_and_finds_itself_busy_CORO_23),
         API_TEST(second_thread_finds_it_busy_and_the_next_step_may_be_its_CORO_23),
         API_TEST(yield_outside_its_body_is_refused),
         API_TEST(delegation_passes_everything_through_CORO_17_CORO_24),
