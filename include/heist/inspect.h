@@ -70,6 +70,37 @@ HEIST_API int heist_print_call_graph(heist_future *f, int depth, int limit, FILE
 HEIST_API int heist_future_add_to_awaited_by(heist_future *f, heist_future *awaiter);
 HEIST_API int heist_future_discard_from_awaited_by(heist_future *f, heist_future *awaiter);
 
+/* ---- at a glance ---- */
+
+/* Printable forms, as `<Loop running readers=2 timers=1>`, `<Handle scheduled name>`, `<Runtime heist workers=8
+ * tasks=3>`. Always terminated; returns the length it would have had.  Locks are held only briefly. Context: any.
+ * Suspends: never.  Errors: -EINVAL. */
+HEIST_API int heist_loop_repr(heist_loop *loop, char *buf, size_t size);
+HEIST_API int heist_handle_repr(heist_handle *handle, char *buf, size_t size);
+HEIST_API int heist_runtime_repr(heist_runtime *rt, char *buf, size_t size);
+
+/* ---- everything ---- */
+
+#define HEIST_DUMP_ALL 0 /* runtimes, workers and their counters, tasks with their stacks and awaiters, as text */
+#define HEIST_DUMP_TABLE                                                                                               \
+    1 /* a line for each task and awaiter: thread, task, name, stack, awaiter's stack, name and id */
+#define HEIST_DUMP_TREE 2 /* which task awaits which, as a tree, with the innermost frames; cycles are named */
+#define HEIST_DUMP_JSON 3 /* all of it for programs */
+
+/* Writes what there is in this process to a stream (NULL: standard error).  A task's id is its address.  `thread` is
+ * the runtime and the index of the worker on which a task runs, or is pinned, or `-`. Context: any.  Suspends: never.
+ * Returns 0; 1 when tasks wait for each other in a cycle (TREE and JSON look).  Errors: -EINVAL (format), -ENOMEM. */
+HEIST_API int heist_dump(int format, FILE *to);
+
+/* Serves heist_dump to others: heist-ps PID is the program that asks.  A thread of its own, so that it answers also
+ * when every worker is held, on the abstract Unix socket `heist-PID`; only processes of the same user, and root, get an
+ * answer.  With HEIST_INSPECT=1 in the environment it begins with the first runtime.
+ * A second call is -EALREADY, stop without one -EALREADY too; stop waits for the thread.
+ * Context: serve: any; stop: a plain thread.  Errors: -EAGAIN (no thread), -EMFILE, -EADDRINUSE, HEIST_EFORKED;
+ * stop on a worker is -EDEADLK. */
+HEIST_API int heist_inspect_serve(void);
+HEIST_API int heist_inspect_stop(void);
+
 HEIST_END_DECLS
 
 #endif

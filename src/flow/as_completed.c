@@ -71,6 +71,7 @@ int heist_as_completed(heist_future *const *futures, size_t n, double timeout, h
         return -ENOMEM;
     }
     heist__many_init(&it->many, &completions_class, it->parts, (size_t)count);
+    it->many.awaiter = NULL; /* anybody may take, and whoever made it may be gone */
     it->takers = (struct heist__waitq){NULL, NULL};
     it->head = NULL;
     it->end = &it->head;

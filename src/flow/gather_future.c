@@ -131,7 +131,11 @@ static void ended(struct heist__many *m, struct heist__part *p, heist_future *f)
     if (walk) heist__deed_do(&g->cancel);
 }
 
-static void all(struct heist__many *m) { complete_once(of_many(m)); }
+static void all(struct heist__many *m) {
+    struct gathered *g = of_many(m);
+    complete_once(g);
+    if (g->flags & HEIST_GATHER_EARLY) heist_unref(m->awaiter);
+}
 
 static void free_gathered(struct heist__deed *deed) {
     struct gathered *g = heist_container_of(deed, struct gathered, deed);
@@ -175,6 +179,7 @@ int heist_gather_future(heist_future *const *futures, size_t n, unsigned flags, 
         return err;
     }
     g->outer = outer;
+    g->many.awaiter = flags & HEIST_GATHER_EARLY ? heist_ref(outer) : outer; /* as long as the hooks are about */
     heist__many_start(&g->many);
     *out = outer;
     return 0;

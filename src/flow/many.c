@@ -17,6 +17,7 @@ void heist__many_init(struct heist__many *m, const struct heist__many_class *kla
     heist__spin_init(&m->lock);
     m->told = false;
     m->park = NULL;
+    m->awaiter = heist__self()->task;
 }
 
 void heist__many_ref(struct heist__many *m) { a_add_rlx(&m->refs, 1); /* rlx: the caller holds one */ }
@@ -45,6 +46,7 @@ void heist__many_start(struct heist__many *m) {
         p->many = m;
         p->waiter.kind = HEIST__WAIT_HOOK;
         p->waiter.hook = hook;
+        p->waiter.awaiter = m->awaiter;
         heist_future *f = p->future;
         if (!heist__future_add_waiter(f, &p->waiter)) hook(&p->waiter, f);
     }

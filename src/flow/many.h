@@ -43,6 +43,7 @@ struct heist__many {
     struct heist__spin lock;
     bool told;
     struct heist__park *park; /* who waits, or NULL */
+    heist_future *awaiter;    /* see struct heist__waiter; init: the calling task */
 };
 
 /* n parts, whose futures the owner fills in. */

@@ -87,6 +87,7 @@ int heist_shield(heist_future *f, heist_future **out) {
         return err;
     }
     s->outer = outer;
+    s->waiter.awaiter = outer; /* not freed before it is done, and then this hook has run, or is taken back */
     if (!heist__future_add_waiter(f, &s->waiter)) inner_ended(&s->waiter, f);
     *out = outer;
     return 0;

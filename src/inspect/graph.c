@@ -29,7 +29,7 @@ struct heist_call_graph {
     struct capture *whole;
 };
 
-struct pair {
+struct heist__pair {
     heist_future *awaited; /* its address only */
     heist_task *task;      /* one reference */
 };
@@ -39,15 +39,13 @@ struct capture {
     size_t count, room;
     size_t *met; /* of each bucket the first node, plus one */
     size_t buckets;
-    struct pair *pairs; /* sorted by what is awaited */
-    size_t pair_count, pair_room;
-    bool failed; /* no memory */
+    struct heist__awaits awaits;
 };
 
 /* ---- tasks that await ---- */
 
 static bool collect(void *object, void *arg) {
-    struct capture *c = arg;
+    struct heist__awaits *a = arg;
     heist_future *f = object;
     heist_future *awaited = a_load_acq(&f->awaiting); /* acq: an address, looked at again when it is used */
     if (!awaited || !heist__future_try_ref(f)) return true;
@@ -55,34 +53,84 @@ static bool collect(void *object, void *arg) {
         heist_unref(f);
         return true;
     }
-    if (c->pair_count == c->pair_room) {
-        size_t room = c->pair_room ? c->pair_room * 2 : 64;
-        struct pair *more = heist__realloc(c->pairs, room * sizeof(*more));
+    if (a->count == a->room) {
+        size_t room = a->room ? a->room * 2 : 64;
+        struct heist__pair *more = heist__realloc(a->pairs, room * sizeof(*more));
         if (!more) {
             heist_unref(f);
-            c->failed = true;
+            a->failed = true;
             return false;
         }
-        c->pairs = more;
-        c->pair_room = room;
+        a->pairs = more;
+        a->room = room;
     }
-    c->pairs[c->pair_count++] = (struct pair){awaited, f};
+    a->pairs[a->count++] = (struct heist__pair){awaited, f};
     return true;
 }
 
 static int by_awaited(const void *a, const void *b) {
-    uintptr_t x = (uintptr_t)((const struct pair *)a)->awaited, y = (uintptr_t)((const struct pair *)b)->awaited;
+    uintptr_t x = (uintptr_t)((const struct heist__pair *)a)->awaited;
+    uintptr_t y = (uintptr_t)((const struct heist__pair *)b)->awaited;
     return x < y ? -1 : x > y;
 }
 
-static size_t first_pair(const struct capture *c, const heist_future *f) {
-    size_t lo = 0, hi = c->pair_count;
+int heist__awaits_collect(struct heist__awaits *a) {
+    memset(a, 0, sizeof(*a));
+    heist__slab_each(HEIST__SLAB_FUTURE, collect, a);
+    if (a->failed) {
+        heist__awaits_free(a);
+        return -ENOMEM;
+    }
+    if (a->count) qsort(a->pairs, a->count, sizeof(*a->pairs), by_awaited);
+    return 0;
+}
+
+void heist__awaits_free(struct heist__awaits *a) {
+    for (size_t i = 0; i < a->count; i++) heist_unref(a->pairs[i].task);
+    heist__free(a->pairs);
+    a->pairs = NULL;
+    a->count = a->room = 0;
+}
+
+static size_t first_pair(const struct heist__awaits *a, const heist_future *f) {
+    size_t lo = 0, hi = a->count;
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if ((uintptr_t)c->pairs[mid].awaited < (uintptr_t)f) lo = mid + 1;
+        if ((uintptr_t)a->pairs[mid].awaited < (uintptr_t)f) lo = mid + 1;
         else hi = mid;
     }
     return lo;
+}
+
+static bool is_among(heist_future *const *list, size_t n, const heist_future *f) {
+    for (size_t i = 0; i < n; i++)
+        if (list[i] == f) return true;
+    return false;
+}
+
+int heist__awaits_of(const struct heist__awaits *a, heist_future *f, heist_future ***out, size_t *count,
+                     unsigned *threads) {
+    size_t lo = first_pair(a, f), hi = lo, room = 8, n;
+    while (hi < a->count && a->pairs[hi].awaited == f) hi++;
+    heist_future **list;
+    for (;; room = 2 * n) {
+        list = heist__alloc((room + hi - lo) * sizeof(*list));
+        if (!list) return -ENOMEM;
+        *threads = 0;
+        n = heist__future_awaiters(f, list, room, threads);
+        if (n <= room) break;
+        for (size_t i = 0; i < room; i++) heist_unref(list[i]);
+        heist__free(list);
+    }
+    size_t linked = n;
+    for (size_t i = lo; i < hi && !heist__future_is_done(f); i++) {
+        heist_task *t = a->pairs[i].task;
+        /* acq: as in collect.  A short list is searched; in a long one what is linked stands there already. */
+        if (a_load_acq(&t->awaiting) == f && !is_among(list, linked, t)) list[n++] = heist_ref(t);
+    }
+    *out = list;
+    *count = n;
+    return 0;
 }
 
 /* ---- nodes ---- */
@@ -169,56 +217,27 @@ static int take_frames(heist_call_graph *g, int depth, int limit, const void *st
 
 /* ---- the awaiters of one ---- */
 
-static bool is_among(heist_future *const *list, size_t n, const heist_future *f) {
-    for (size_t i = 0; i < n; i++)
-        if (list[i] == f) return true;
-    return false;
-}
-
 static int add_awaiters(struct capture *c, size_t node) {
-    heist_future *f = c->nodes[node].future, *few[32], **list = few;
-    size_t room = HEIST_ARRAY_LEN(few), n;
-    unsigned threads = 0;
-    for (;;) {
-        threads = 0;
-        n = heist__future_awaiters(f, list, room, &threads);
-        if (n <= room) break;
-        for (size_t i = 0; i < room; i++) heist_unref(list[i]);
-        if (list != few) heist__free(list);
-        room = n * 2;
-        list = heist__alloc(room * sizeof(*list));
-        if (!list) return -ENOMEM;
-    }
-    int err = 0;
-    size_t first = c->count;
+    heist_future **list;
+    size_t n, first = c->count;
+    int err = heist__awaits_of(&c->awaits, c->nodes[node].future, &list, &n, &c->nodes[node].threads);
+    if (err) return err;
     for (size_t i = 0; i < n; i++) {
-        bool twice = n <= HEIST_ARRAY_LEN(few) && is_among(list, i, list[i]); /* a duplicate argument of a gather */
+        bool twice = i < 64 && is_among(list, i, list[i]); /* a gather's duplicate argument; far ones are leaves */
         if (twice || err) heist_unref(list[i]);
         else if (!add_node(c, list[i], node)) err = -ENOMEM;
     }
-    for (size_t i = first_pair(c, f); !err && i < c->pair_count && c->pairs[i].awaited == f; i++) {
-        heist_task *t = c->pairs[i].task;
-        if (a_load_acq(&t->awaiting) != f || heist__future_is_done(t) || heist__future_is_done(f))
-            continue; /* acq: as in collect */
-        bool known = false;
-        for (size_t k = first; k < c->count && !known; k++) known = c->nodes[k].future == t;
-        if (!known && !add_node(c, heist_ref(t), node)) err = -ENOMEM;
-    }
+    heist__free(list);
     c->nodes[node].first = first;
     c->nodes[node].awaiters = c->count - first;
-    c->nodes[node].threads = threads;
-    if (list != few) heist__free(list);
     return err;
 }
 
 /* ---- the whole ---- */
 
 static void end_collecting(struct capture *c) {
-    for (size_t i = 0; i < c->pair_count; i++) heist_unref(c->pairs[i].task);
-    heist__free(c->pairs);
+    heist__awaits_free(&c->awaits);
     heist__free(c->met);
-    c->pairs = NULL;
-    c->pair_count = 0;
     c->met = NULL;
 }
 
@@ -243,9 +262,7 @@ static int capture(heist_future *f, int depth, int limit, const void *start, hei
     }
     struct capture *c = heist__zalloc(sizeof(*c));
     if (!c) return -ENOMEM;
-    heist__slab_each(HEIST__SLAB_FUTURE, collect, c);
-    int err = c->failed ? -ENOMEM : 0;
-    if (c->pair_count) qsort(c->pairs, c->pair_count, sizeof(*c->pairs), by_awaited);
+    int err = heist__awaits_collect(&c->awaits);
     if (!err && !add_node(c, heist_ref(f), 0)) err = -ENOMEM;
     for (size_t i = 0; !err && i < c->count; i++) {
         err = take_frames(&c->nodes[i], depth, limit, start);

@@ -52,6 +52,25 @@ static size_t describe_overflow(struct heist__stack *s, char *buf, size_t n) {
     return length < 0 ? 0 : (size_t)length < n ? (size_t)length : n - 1;
 }
 
+/* All there are, the oldest first, for who wants to look at everything. */
+static struct heist__spin runtimes_lock;
+static struct heist__link runtimes;
+
+heist_runtime *heist__runtime_after(heist_runtime *last) {
+    heist_runtime *rt = NULL;
+    heist__spin_lock(&runtimes_lock);
+    struct heist__link *at = last ? last->link.next : runtimes.next;
+    for (; !rt && at && at != &runtimes; at = at->next) {
+        rt = heist__list_entry(at, heist_runtime, link);
+        uint64_t n = a_load_rlx(&rt->refs); /* rlx: it cannot go while it is linked; the cas decides */
+        while (n && !a_cas_ar(&rt->refs, &n, n + 1)) continue;
+        if (!n) rt = NULL; /* its last reference has gone, and it waits for the lock */
+    }
+    heist__spin_unlock(&runtimes_lock);
+    if (last) heist__runtime_release(last);
+    return rt;
+}
+
 static pthread_once_t setup_once = PTHREAD_ONCE_INIT;
 static void setup(void) {
     heist__self_cleanup = on_thread_exit;
@@ -59,6 +78,7 @@ static void setup(void) {
     heist__task_hooks.ready = heist__ready;
     heist__task_hooks.post = heist__loop_post_checked;
     heist__task_hooks.report = heist__loop_post_report;
+    heist__list_init(&runtimes);
     heist__slab_setup(HEIST__SLAB_FUTURE, sizeof(heist_future));
     heist__slab_setup(HEIST__SLAB_HANDLE, sizeof(struct heist_handle));
     heist__slab_setup(HEIST__SLAB_TIMED, sizeof(struct heist__timed_handle));
@@ -122,6 +142,9 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
 
 /* Memory only: every thread has left. */
 static void destroy(heist_runtime *rt) {
+    heist__spin_lock(&runtimes_lock);
+    if (heist__list_linked(&rt->link)) heist__list_remove(&rt->link);
+    heist__spin_unlock(&runtimes_lock);
     heist__end_default_executor(rt, 0); /* of one that was never closed */
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *w = rt->worker[i];
@@ -178,6 +201,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     heist__spin_init(&rt->virtual_lock);
     heist__mutex_init(&rt->mutex, false);
     heist__cond_init(&rt->changed);
+    heist__list_init(&rt->link);
     heist__slab_enter();
     rt->worker = heist__zalloc((size_t)rt->workers * sizeof(*rt->worker));
     if (!rt->worker) {
@@ -205,6 +229,10 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         destroy(rt);
         return err;
     }
+    heist__inspect_from_environment();
+    heist__spin_lock(&runtimes_lock);
+    heist__list_push_back(&runtimes, &rt->link);
+    heist__spin_unlock(&runtimes_lock);
     *out = rt;
     return 0;
 }
@@ -308,9 +336,7 @@ int heist_runtime_call_soon(heist_runtime *rt, heist_callback_fn fn, void *arg, 
 
 size_t heist_runtime_task_count(heist_runtime *rt) { return rt ? heist__live_tasks(rt) : 0; }
 
-int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out) {
-    if (!rt || !out || out->size < sizeof(*out) || worker < 0 || worker >= rt->workers) return -EINVAL;
-    struct heist__worker *w = rt->worker[worker];
+void heist__worker_counters(struct heist__worker *w, heist_worker_stats *out) {
     heist_loop *loop = w->loop;
     /* rlx: counters, each true for itself */
     out->steps = a_load_rlx(&w->tick);
@@ -323,6 +349,13 @@ int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out) 
     out->wakeups = a_load_rlx(&w->wakeups);
     out->queue = heist__deque_size(&w->stack) + heist__deque_size(&w->queue);
     out->busy_seconds = 0;
+}
+
+int heist_runtime_stats(heist_runtime *rt, int worker, heist_worker_stats *out) {
+    if (!rt || !out || out->size < sizeof(*out) || worker < 0 || worker >= rt->workers) return -EINVAL;
+    struct heist__worker *w = rt->worker[worker];
+    heist_loop *loop = w->loop;
+    heist__worker_counters(w, out);
     clockid_t clock;
     struct timespec ts;
     if (a_load_acq(&loop->running) && pthread_getcpuclockid(w->thread, &clock) == 0 && clock_gettime(clock, &ts) == 0)

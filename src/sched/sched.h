@@ -6,6 +6,7 @@
 #include <heist/runtime.h>
 #include <pthread.h>
 
+#include "base/list.h"
 #include "conc/atomic.h"
 #include "conc/deque.h"
 #include "conc/mpsc.h"
@@ -103,6 +104,7 @@ struct heist_runtime {
     char name[16];
     struct heist__worker **worker;
     struct heist__clock clock;
+    struct heist__link link; /* among all runtimes, under a lock of runtime.c */
 
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) users; /* references of handles; the last one abandons what was not closed */
     _Atomic(uint64_t) refs;                                       /* of the memory: the users', the threads', and wakers' from outside */
@@ -141,6 +143,10 @@ struct heist_runtime {
 static inline bool heist__worker_of(struct heist__self *self, heist_runtime *rt) {
     return self->worker && self->worker->rt == rt;
 }
+
+/* ---- inspect/serve.c: the one call upwards, with the first runtime ---- */
+
+void heist__inspect_from_environment(void);
 
 /* ---- worker.c ---- */
 
@@ -199,6 +205,10 @@ int heist__context_at_birth(struct heist__self *self, heist_task *t, heist_conte
 
 int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out);
 void heist__runtime_release(heist_runtime *rt);
+/* What heist_runtime_stats gives but the processor time, for which the thread must live. */
+void heist__worker_counters(struct heist__worker *w, heist_worker_stats *out);
+/* The runtime made after `last` (NULL: the oldest), with a reference to its memory, or NULL; takes that of `last` back. */
+heist_runtime *heist__runtime_after(heist_runtime *last);
 
 /* ---- shutdown.c ---- */
 

@@ -131,11 +131,8 @@ size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, 
         case HEIST__WAIT_HOOK: by = w->awaiter; break;
         case HEIST__WAIT_CALLBACK: break;
         }
-        if (!by || !heist__future_try_ref(by)) continue;
-        if (n < room)
-            out[n] = by;
-        else
-            heist_unref(by);
+        if (!by || (n < room && !heist__future_try_ref(by))) continue;
+        if (n < room) out[n] = by; /* beyond, only counted: no reference may end under the lock */
         n++;
     }
     unlock_waiters(f, (struct heist__waiter *)v);

@@ -1,4 +1,4 @@
-/* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-10 to DBG-15. */
+/* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-10 to DBG-20. */
 #include "support/harness.h"
 
 #include <stdio.h>
@@ -195,10 +195,10 @@ static void a_task_that_runs_elsewhere_is_busy_and_a_plain_thread_may_look(void 
     struct stander sleeper = {.depth = 2, .seconds = 3600};
     assert_int_equal(heist_runtime_run_coroutine(rt, stand, &sleeper, NULL, &t), 0);
     int n;
-    while ((n = heist_task_get_stack(t, frames, 8)) <= 0 || !sleeper.note_count) usleep(1000);
-    assert_true(stands_in(&sleeper, frames, n));
+    while ((n = heist_task_get_stack(t, frames, 8)) <= 0) usleep(1000);
     heist_cancel(t);
     assert_int_equal(heist_await(t, NULL), -ECANCELED);
+    assert_true(stands_in(&sleeper, frames, n)); /* now: to look at a task is no synchronisation with it */
     heist_unref(t);
     harness_runtime_end(rt);
 }
@@ -319,13 +319,9 @@ static void graph_has_own_stack_and_all_awaiters_above_DBG_11_DBG_13_DBG_14(void
     assert_int_equal(heist_call_graph_awaiters(middle), 0);
     n = heist_call_graph_frames(late, &frames);
     assert_true(stands_in(&s->late, frames, n));
-    /* The gather: a future that stands for both, and above it the one who called. */
-    heist_call_graph *gather = awaiter_named(s->graph, "");
-    assert_non_null(gather);
-    assert_false(heist_future_is_task(heist_call_graph_future(gather)));
-    assert_non_null(awaiter_named(gather, "gatherer"));
+    assert_non_null(awaiter_named(s->graph, "gatherer"));
     assert_int_equal(heist_call_graph_awaiters(other), 1); /* the same gather, which stands there already */
-    assert_int_equal(heist_call_graph_flags(heist_call_graph_awaiter(other, 0)), HEIST_CALL_GRAPH_KNOWN);
+    assert_int_equal(heist_call_graph_flags(awaiter_named(other, "gatherer")), HEIST_CALL_GRAPH_KNOWN);
     assert_null(heist_call_graph_awaiter(s->graph, 4));
     assert_int_equal(heist_call_graph_threads(s->graph), 0);
     heist_call_graph_free(s->graph);
@@ -344,8 +340,7 @@ static void printed_graph_is_indented_text_DBG_12(void **state) {
     assert_non_null(strstr(s->text, "  + Awaited by:\n"));
     assert_non_null(strstr(s->text, "    * <Task name='low' pending"));
     assert_non_null(strstr(s->text, "        * <Task name='middle' pending"));
-    assert_non_null(strstr(s->text, "    * <Future pending>"));
-    assert_non_null(strstr(s->text, "        * <Task name='gatherer' pending"));
+    assert_non_null(strstr(s->text, "    * <Task name='gatherer' pending"));
     free(s);
 }
 
@@ -505,6 +500,270 @@ static void a_long_chain_is_followed_to_its_end(void **state) {
     free(c);
 }
 
+/* ---- printable forms ---- */
+
+static int nothing(void *arg) {
+    (void)arg;
+    return 0;
+}
+
+static void loops_handles_and_runtimes_at_a_glance_DBG_10(void **state) {
+    (void)state;
+    char text[256];
+    heist_loop *loop = harness_loop();
+    assert_true(heist_loop_repr(loop, text, sizeof(text)) > 0);
+    assert_non_null(strstr(text, "stopped"));
+    assert_null(strstr(text, "debug"));
+    assert_non_null(strstr(text, "timers=0>"));
+    heist_handle *soon, *later;
+    heist_call_options opts = HEIST_CALL_OPTIONS_INIT;
+    opts.name = "my callback";
+    assert_int_equal(heist_loop_call_soon(loop, nothing, NULL, &opts, &soon), 0);
+    assert_int_equal(heist_loop_call_at(loop, 12.5, nothing, NULL, NULL, &later), 0);
+    heist_loop_set_debug(loop, 1);
+    heist_loop_repr(loop, text, sizeof(text));
+    assert_non_null(strstr(text, "stopped debug"));
+    heist_handle_repr(soon, text, sizeof(text));
+    assert_string_equal(text, "<Handle scheduled my callback>");
+    heist_handle_repr(later, text, sizeof(text));
+    assert_non_null(strstr(text, " when=12.500000>"));
+    heist_handle_cancel(later);
+    heist_handle_repr(later, text, sizeof(text));
+    assert_int_equal(strncmp(text, "<Handle cancelled ", 18), 0);
+    harness_one_pass(loop);
+    heist_handle_repr(soon, text, sizeof(text));
+    assert_string_equal(text, "<Handle run my callback>");
+    heist_handle_unref(soon);
+    heist_handle_unref(later);
+    assert_int_equal(heist_loop_close(loop), 0);
+    heist_loop_repr(loop, text, sizeof(text));
+    assert_non_null(strstr(text, " closed"));
+    harness_loop_end(loop);
+    heist_runtime *rt = harness_runtime(0);
+    char expected[64];
+    heist_runtime_repr(rt, text, sizeof(text));
+    snprintf(expected, sizeof(expected), " running workers=%d tasks=0>", harness_workers());
+    assert_non_null(strstr(text, expected));
+    assert_int_equal(heist_runtime_repr(rt, NULL, 0), strlen(text));
+    assert_int_equal(heist_runtime_repr(rt, expected, 10), strlen(text));
+    assert_int_equal(strlen(expected), 9);
+    harness_runtime_end(rt);
+    assert_int_equal(heist_loop_repr(NULL, text, 1), -EINVAL);
+    assert_int_equal(heist_handle_repr(NULL, text, 1), -EINVAL);
+    assert_int_equal(heist_runtime_repr(NULL, text, 1), -EINVAL);
+}
+
+/* ---- everything ---- */
+
+struct dumps {
+    struct stander leaf, above;
+    char text[4][32768];
+    int codes[4];
+    char addresses[2][40];
+};
+
+static int dump_all_formats(void *arg, void **out) {
+    struct dumps *d = arg;
+    (void)out;
+    d->leaf = (struct stander){.depth = 2, .seconds = 100};
+    heist_task *leaf = start(stand, &d->leaf, "leaf");
+    d->above = (struct stander){.depth = 2, .awaits = leaf};
+    heist_task *above = start(stand, &d->above, "above \"it\"");
+    snprintf(d->addresses[0], sizeof(d->addresses[0]), "%p", (void *)leaf);
+    snprintf(d->addresses[1], sizeof(d->addresses[1]), "%p", (void *)above);
+    heist_sleep(1);
+    for (int format = 0; format < 4; format++) {
+        FILE *to = fmemopen(d->text[format], sizeof(d->text[format]), "w");
+        if (!to) return -ENOMEM;
+        d->codes[format] = heist_dump(format, to);
+        fclose(to);
+    }
+    heist_cancel(above);
+    heist_await(above, NULL);
+    heist_unref(above);
+    heist_unref(leaf);
+    return 0;
+}
+
+static void everything_can_be_dumped_while_workers_run_DBG_16_DBG_17_DBG_19(void **state) {
+    (void)state;
+    struct dumps *d = calloc(1, sizeof(*d));
+    assert_non_null(d);
+    assert_int_equal(harness_run(dump_all_formats, d, NULL), 0);
+    for (int i = 0; i < 4; i++) assert_int_equal(d->codes[i], 0);
+    char line[1024], frame[128];
+    heist_describe_address(d->leaf.notes[1], 1, frame, sizeof(frame));
+    const char *all = d->text[HEIST_DUMP_ALL];
+    assert_non_null(strstr(all, "<Task name='leaf' pending"));
+    assert_non_null(strstr(all, "  worker 0: steps "));
+    assert_non_null(strstr(all, frame));
+    snprintf(line, sizeof(line), "  awaited by above \"it\" (%s)", d->addresses[1]);
+    assert_non_null(strstr(all, line));
+    const char *table = d->text[HEIST_DUMP_TABLE];
+    static const char head[] = "thread\ttask id\ttask name\tstack\tawaiter's stack\tawaiter name\tawaiter id\n";
+    assert_int_equal(strncmp(table, head, strlen(head)), 0);
+    snprintf(line, sizeof(line), "\t%s\tleaf\t", d->addresses[0]);
+    const char *row = strstr(table, line);
+    assert_non_null(row);
+    assert_non_null(strstr(row, frame));
+    snprintf(line, sizeof(line), "\tabove \"it\"\t%s\n", d->addresses[1]);
+    assert_non_null(strstr(row, line));
+    const char *tree = d->text[HEIST_DUMP_TREE];
+    const char *top = strstr(tree, "* above \"it\" (");
+    assert_non_null(top);
+    assert_non_null(strstr(top, "    └── leaf ("));
+    const char *json = d->text[HEIST_DUMP_JSON];
+    assert_non_null(strstr(json, "\"name\":\"above \\\"it\\\"\""));
+    snprintf(line, sizeof(line), "\"awaited_by\":[\"%s\"]", d->addresses[1]);
+    assert_non_null(strstr(json, line));
+    assert_non_null(strstr(json, "\"cycles\":[]}"));
+    assert_int_equal(heist_dump(-1, NULL), -EINVAL);
+    assert_int_equal(heist_dump(4, NULL), -EINVAL);
+    free(d);
+}
+
+static int await_promise(void *arg, void **out) {
+    (void)out;
+    return heist_await(*(heist_future **)arg, NULL);
+}
+
+struct cycle_dump {
+    heist_task *one, *two;
+    heist_future *promise;
+    char tree[8192], table[8192], json[8192];
+    int tree_code, table_code, json_code;
+};
+
+static int dump_cycle(void *arg, void **out) {
+    struct cycle_dump *c = arg;
+    (void)out;
+    int err = heist_future_new(NULL, &c->promise);
+    if (err) return err;
+    c->one = start(await_promise, &c->promise, "one");
+    c->two = start(await_promise, &c->one, "two");
+    heist_sleep(1);
+    heist_future_add_to_awaited_by(c->two, c->promise);
+    FILE *to = fmemopen(c->tree, sizeof(c->tree), "w");
+    c->tree_code = heist_dump(HEIST_DUMP_TREE, to);
+    fclose(to);
+    to = fmemopen(c->table, sizeof(c->table), "w");
+    c->table_code = heist_dump(HEIST_DUMP_TABLE, to);
+    fclose(to);
+    to = fmemopen(c->json, sizeof(c->json), "w");
+    c->json_code = heist_dump(HEIST_DUMP_JSON, to);
+    fclose(to);
+    heist_future_set_result(c->promise, NULL, NULL);
+    heist_await(c->two, NULL);
+    heist_unref(c->one);
+    heist_unref(c->two);
+    heist_unref(c->promise);
+    return 0;
+}
+
+static void a_cycle_is_named_and_the_table_still_works_DBG_18(void **state) {
+    (void)state;
+    struct cycle_dump *c = calloc(1, sizeof(*c));
+    assert_non_null(c);
+    assert_int_equal(harness_run(dump_cycle, c, NULL), 0);
+    assert_int_equal(c->tree_code, 1);
+    assert_true(!strncmp(c->tree, "cycle: one -> two -> one\n", 25) ||
+                !strncmp(c->tree, "cycle: two -> one -> two\n", 25));
+    assert_int_equal(c->table_code, 0);
+    assert_non_null(strstr(c->table, "\tone\t"));
+    assert_non_null(strstr(c->table, "\ttwo\t"));
+    assert_int_equal(c->json_code, 1);
+    assert_non_null(strstr(c->json, "\"cycles\":[[\"0x"));
+    free(c);
+}
+
+static void without_a_runtime_there_is_nothing_to_dump(void **state) {
+    (void)state;
+    char text[4096] = "";
+    FILE *to = fmemopen(text, sizeof(text), "w");
+    assert_int_equal(heist_dump(HEIST_DUMP_ALL, to), 0);
+    fclose(to);
+    assert_non_null(strstr(text, ": 0 runtimes, 0 tasks\n"));
+}
+
+static int dump_without_memory(void *arg, void **out) {
+    int *worst = arg;
+    (void)out;
+    struct stander leaf = {.depth = 2, .seconds = 100}, above = {.depth = 1};
+    heist_task *t = start(stand, &leaf, "leaf");
+    above.awaits = t;
+    heist_task *a = start(stand, &above, "above");
+    heist_sleep(1);
+    FILE *to = fopen("/dev/null", "w");
+    int code = -ENOMEM;
+    for (long n = 1; to && code == -ENOMEM && n < 1000; n++) {
+        harness_fail_allocation(n, false);
+        code = heist_dump(n % 4, to);
+        harness_fail_allocation(0, false);
+    }
+    *worst = code;
+    if (to) fclose(to);
+    heist_cancel(a);
+    heist_await(a, NULL);
+    heist_unref(a);
+    heist_unref(t);
+    return 0;
+}
+
+static void a_dump_without_memory_says_so(void **state) {
+    (void)state;
+    int worst = -1;
+    assert_int_equal(harness_run(dump_without_memory, &worst, NULL), 0);
+    assert_int_equal(worst, 0);
+}
+
+static void serving_starts_and_stops_and_gives_everything_back(void **state) {
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(heist_inspect_serve(), 0);
+        assert_int_equal(heist_inspect_serve(), -EALREADY);
+        assert_int_equal(heist_inspect_stop(), 0);
+        assert_int_equal(heist_inspect_stop(), -EALREADY);
+    }
+}
+
+/* Counters: what a worker did, what lives, what is ready. */
+static int count_steps(void *arg, void **out) {
+    int *left = arg;
+    (void)out;
+    while (--*left > 0) {
+        int err = heist_sleep(0.001);
+        if (err) return err;
+    }
+    return 0;
+}
+
+static void counters_of_workers_add_up_DBG_20(void **state) {
+    (void)state;
+    heist_runtime *rt = harness_runtime(HEIST_RUNTIME_VIRTUAL_TIME);
+    int left = 100;
+    heist_task *t;
+    assert_int_equal(heist_runtime_task_count(rt), 0);
+    assert_int_equal(heist_runtime_run_coroutine(rt, count_steps, &left, NULL, &t), 0);
+    assert_int_equal(heist_await(t, NULL), 0);
+    heist_unref(t);
+    uint64_t steps = 0, timers = 0, sleeps = 0, inbox = 0;
+    for (int i = 0; i < harness_workers(); i++) {
+        heist_worker_stats st = HEIST_WORKER_STATS_INIT;
+        assert_int_equal(heist_runtime_stats(rt, i, &st), 0);
+        steps += st.steps;
+        timers += st.timers;
+        sleeps += st.sleeps;
+        inbox += st.inbox;
+        assert_int_equal(st.queue, 0);
+    }
+    assert_int_equal(steps, 100);
+    assert_int_equal(timers, 99);
+    assert_true(sleeps > 0);
+    assert_int_equal(inbox, 1);
+    assert_int_equal(heist_runtime_task_count(rt), 0);
+    harness_runtime_end(rt);
+}
+
 /* ---- bad input, no memory ---- */
 
 static int no_memory_for_a_graph(void *arg, void **out) {
@@ -584,6 +843,13 @@ int main(void) {
         API_TEST(links_by_hand_count_once_and_cycles_end_DBG_15),
         API_TEST(plain_threads_that_wait_are_counted),
         API_TEST(a_long_chain_is_followed_to_its_end),
+        API_TEST(loops_handles_and_runtimes_at_a_glance_DBG_10),
+        API_TEST(everything_can_be_dumped_while_workers_run_DBG_16_DBG_17_DBG_19),
+        API_TEST(a_cycle_is_named_and_the_table_still_works_DBG_18),
+        API_TEST(without_a_runtime_there_is_nothing_to_dump),
+        API_TEST(a_dump_without_memory_says_so),
+        API_TEST(serving_starts_and_stops_and_gives_everything_back),
+        API_TEST(counters_of_workers_add_up_DBG_20),
         API_TEST(without_memory_it_says_so_and_leaves_nothing),
         API_TEST(bad_input_is_refused),
     };
