@@ -23,6 +23,7 @@ struct heist__coro *heist__coro_new(struct heist__stack *s, void (*entry)(void *
     c->caught = NULL;
     c->uncaught = 0;
     c->exited = false;
+    c->entries = 0;
 #if HEIST__SAN_ANY
     entry = heist__san_coro_init(&c->san, s, entry);
 #endif

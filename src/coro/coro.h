@@ -54,6 +54,7 @@ struct heist__coro {
     void *caught;               /* see heist__cxx_globals */
     unsigned uncaught;
     bool exited;                /* it made its last leave */
+    unsigned entries;           /* how often it was entered: who copies its stack (look.h) sees that it ran meanwhile */
 #if HEIST__SAN_ANY
     struct heist__san_coro san;
 #endif
@@ -87,6 +88,7 @@ static inline bool heist__coro_in_exception(const struct heist__host *h) {
 
 /* Host: runs c until it leaves or exits; returns what c passes then. */
 static HEIST__SWITCH_INLINE void *heist__coro_enter(struct heist__host *h, struct heist__coro *c, void *payload) {
+    c->entries++;
     if (h->cxx) heist__coro_exchange_exceptions(h->cxx, c);
 #if HEIST__SAN_ANY
     heist__san_enter(&h->san, &c->san, c->stack);

@@ -1,11 +1,10 @@
 /* See look.h.
  *
- * Whether a copy is whole.  It is made twice and compared, and the saved stack pointer is read before and after; the
- * caller adds that the coroutine did not run.  What remains is a coroutine that ran and came to rest at the same depth,
- * between two looks of the caller, twice, and left different bytes each time that were the same at both readings.
- * Such a copy could show frames of both moments.  So that the walk cannot leave the copy even then, a frame pointer
- * that points elsewhere is bent to a page of zeros before it can be followed, and a frame that lies outside ends the
- * walk. */
+ * Whether a copy is whole.  L1 read `entries`; L2 the caller sees the coroutine at rest; L3 copy; L4 read `entries`
+ * again. An enter raises `entries` before the stack is touched.  One between L1 and L4 is seen at L4, one before L1 had
+ * left by L2.  So the stack was at rest from L2 to L4, and the unwinder, which trusts what it reads, reads a whole one.
+ * (The count wraps after four thousand million steps.  Where stores of one processor may be seen in another order, on
+ * AArch64, an enter could be seen late: there the copy is made twice and compared, as far as that helps.) */
 #include "coro/look.h"
 
 #include <errno.h>
@@ -22,31 +21,45 @@
 
 /* ---- the copy ---- */
 
-/* Where the stack's frames begin and end: false when that is not a suspended coroutine. */
-static bool find_frames(const struct heist__coro *c, struct heist__coro *coro, char **top) {
+/* The coroutine now, and the bounds of what its stack holds: false when that is not a suspended coroutine. */
+static bool read_coro(const struct heist__coro *c, struct heist__coro *now, char **top) {
     struct heist__stack stack, *s;
-    if (!c || heist__peek(c, coro, sizeof(*coro))) return false;
+    if (!c || heist__peek(c, now, sizeof(*now))) return false;
     s = heist__stack_of_user((void *)(uintptr_t)c);
-    if (coro->stack != s || heist__peek(s, &stack, offsetof(struct heist__stack, user))) return false;
+    if (now->stack != s || heist__peek(s, &stack, offsetof(struct heist__stack, user))) return false;
     *top = heist__stack_top(s);
-    char *sp = coro->sp;
+    char *sp = now->sp;
     return sp && sp >= stack.lo && sp + HEIST__CTX_FIRST_FRAME <= *top && (uintptr_t)sp % 8 == 0;
 }
 
+int heist__look_begin(const struct heist__coro *c, struct heist__look *look) {
+    struct heist__coro now;
+    char *top;
+    if (!read_coro(c, &now, &top)) return -EBUSY;
+    memset(look, 0, sizeof(*look));
+    look->coro = c;
+    look->entries = now.entries;
+    return 0;
+}
+
 static bool same_as_now(const struct heist__look *look) {
-    char part[4096];
+#if defined(__x86_64__)
+    (void)look;
+#else
+    char part[1024];
     for (size_t at = 0; at < look->used;) {
         size_t n = look->used - at < sizeof(part) ? look->used - at : sizeof(part);
         if (heist__peek((const char *)look->from + at, part, n) || memcmp(part, look->saved + at, n) != 0) return false;
         at += n;
     }
+#endif
     return true;
 }
 
-int heist__look_take(const struct heist__coro *c, struct heist__look *look) {
+int heist__look_take(struct heist__look *look) {
     struct heist__coro before, after;
     char *top, *top_after;
-    if (!find_frames(c, &before, &top)) return -EBUSY;
+    if (!read_coro(look->coro, &before, &top) || before.entries != look->entries) return -EBUSY;
     size_t used = (size_t)(top - (char *)before.sp);
     /* The copy begins as far into a page as the original, so that whatever was aligned still is. */
     size_t shift = (uintptr_t)before.sp % 4096;
@@ -59,7 +72,9 @@ int heist__look_take(const struct heist__coro *c, struct heist__look *look) {
     look->used = used;
     int err = heist__peek(before.sp, look->saved, used);
     if (err == -EFAULT) err = -EBUSY; /* given back meanwhile */
-    if (!err && (!same_as_now(look) || !find_frames(c, &after, &top_after) || after.sp != before.sp)) err = -EBUSY;
+    if (!err && (!same_as_now(look) || !read_coro(look->coro, &after, &top_after) || after.sp != before.sp ||
+                 after.entries != look->entries))
+        err = -EBUSY;
     if (err) heist__look_release(look);
     return err;
 }

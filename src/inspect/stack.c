@@ -1,16 +1,18 @@
 /* Where a task stands.
  *
- * A task's stack may be looked at while the task is suspended, and nobody can hold it there: so it is copied, and the
- * copy counts when the task stood still meanwhile (coro/look.h).  Which that is:
+ * A task's stack may be looked at while it is at rest, and nobody can hold it there: so it is copied, and the copy
+ * counts when nobody entered it meanwhile (coro/look.c).  That it was at rest at one moment after the beginning is seen
+ * so:
  *
- *   While its body is on a thread a task's `running` is set.  Tasks that run in place (sched/spawn.c) share a stack; as
- *   long as it is in use one of them has `running` set: each hand-over sets the next one's before it clears the last
- * one's. So: nobody on the stack is running, before and after the copy, and the saved stack pointer is the same: the
- * task did not run, or ran and came back to rest at the same place, which the comparison in coro/look.c makes as good
- * as impossible.
+ *   While its body is on a thread a task's `running` is set.  Tasks that run in place (sched/spawn.c) share a stack:
+ * each awaits the one above it, and the topmost runs, when anything does.  A hand-over sets the next one's `running`
+ * before it clears the last one's, both upwards (the awaited begins) and downwards (it has ended). The walk goes up: it
+ * reads `running`, then whom the task awaits.  A `running` that was cleared by a hand-over upwards shows the one above;
+ * so at the end it has met one that does not run, with nobody above it.  If that one is still there after the copy it
+ * had not ended, hence was the topmost, and the stack was at rest when its `running` was read.
  *
  * The task's fields that its runner writes are not atomic: they are read as memory of another process would be
- * (base/peek.h), and checked afterwards. */
+ * (base/peek.h). */
 #include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
@@ -39,30 +41,36 @@ static struct heist__coro *coro_of(heist_task *t) {
     return heist__peek((const void *)&t->coro, &coro, sizeof(coro)) ? NULL : coro;
 }
 
-static bool anybody_runs(const struct standing *s) {
-    for (int i = 0; i < s->count; i++)
-        if (a_load_acq(&s->on[i]->running)) return true; /* acq: pairs with the hand-over in place */
-    return false;
+static void leave(struct standing *s) {
+    while (s->count > 0) heist_unref(s->on[--s->count]);
 }
 
-/* Those above: each awaits the next, and all have one coroutine. */
-static void find_standing(heist_task *t, struct standing *s) {
+/* The walk: false when somebody runs.  leave: in any case. */
+static bool walk_up(heist_task *t, struct standing *s) {
     s->coro = coro_of(t);
     s->count = 0;
     s->on[s->count++] = heist_ref(t);
-    while (s->coro && s->count < STANDING_MAX) {
-        heist_future *f = a_load_acq(&s->on[s->count - 1]->awaiting); /* acq: its address; a reference is tried */
-        if (!f || !heist__future_try_ref(f)) break;
+    for (;;) {
+        heist_task *top = s->on[s->count - 1];
+        if (a_load_acq(&top->running)) return false;  /* acq: with the hand-over; what it did before is seen below */
+        heist_future *f = a_load_acq(&top->awaiting); /* acq: its address; a reference is tried */
+        if (!f || !s->coro || !heist__future_try_ref(f)) return true;
         if (!heist__is_task(f) || coro_of(f) != s->coro) {
             heist_unref(f);
-            break;
+            return true;
+        }
+        if (s->count == STANDING_MAX) {
+            heist_unref(f);
+            return false;
         }
         s->on[s->count++] = f;
     }
 }
 
-static void leave(struct standing *s) {
-    while (s->count > 0) heist_unref(s->on[--s->count]);
+static bool same_standing(const struct standing *a, const struct standing *b) {
+    bool same = a->coro == b->coro && a->count == b->count;
+    for (int i = 0; same && i < a->count; i++) same = a->on[i] == b->on[i];
+    return same;
 }
 
 /* Of several on one stack each one's frames end where that call begins by which its awaiter runs it. */
@@ -70,23 +78,21 @@ static const void *const in_place = (const void *)(uintptr_t)heist__run_in_place
 
 static int try_frames(heist_task *t, void **frames, int max) {
     if (heist__future_is_done(t)) return 0;
-    struct standing before, after;
+    struct heist__coro *coro = coro_of(t);
     struct heist__look look;
-    find_standing(t, &before);
-    int n = anybody_runs(&before) || before.count == STANDING_MAX ? -EBUSY : 0;
-    if (!n && !before.coro) {                                 /* not begun, unless it ends or begins right now */
-        bool still = !coro_of(t) && !a_load_acq(&t->running); /* acq: as above */
-        leave(&before);
-        return still ? 0 : -EBUSY;
+    if (!coro) { /* not begun, unless it begins or ends right now: then `running` is set on one side of the second look
+                  */
+        bool runs = a_load_acq(&t->running); /* acq: as in the walk */
+        return runs || coro_of(t) || heist__future_is_done(t) ? -EBUSY : 0;
     }
-    if (!n) n = heist__look_take(before.coro, &look);
+    int n = heist__look_begin(coro, &look);
+    if (n) return n;
+    struct standing before, after;
+    n = walk_up(t, &before) && before.coro == coro ? heist__look_take(&look) : -EBUSY;
     if (!n) {
-        find_standing(t, &after);
-        bool same =
-            after.coro == before.coro && after.count == before.count && !anybody_runs(&after) && !anybody_runs(&before);
-        for (int i = 0; same && i < before.count; i++) same = after.on[i] == before.on[i];
+        walk_up(t, &after);
         struct heist__look_part part = {in_place, (unsigned)before.count - 1};
-        n = same ? (int)heist__look_frames(&look, &part, frames, (size_t)max) : -EBUSY;
+        n = same_standing(&before, &after) ? (int)heist__look_frames(&look, &part, frames, (size_t)max) : -EBUSY;
         heist__look_release(&look);
         leave(&after);
     }

@@ -34,7 +34,11 @@
 #define HEIST__STACK_MAX ((size_t)1 << HEIST__STACK_MAX_SHIFT)
 
 /* Room in the header for whoever runs on the stack: coro/ keeps its structure there. */
+#if HEIST_ASAN || HEIST_TSAN || (defined(HEIST_VALGRIND) && HEIST_VALGRIND)
+#define HEIST__STACK_USER_BYTES 128 /* and what a detector wants to know */
+#else
 #define HEIST__STACK_USER_BYTES 64
+#endif
 
 struct heist__arena;
 

@@ -82,10 +82,15 @@ static void drop(void) {
     heist__stack_put(&cache, s);
 }
 
+static int take(const struct heist__coro *c, struct heist__look *look) {
+    int err = heist__look_begin(c, look);
+    return err ? err : heist__look_take(look);
+}
+
 static void expect_frames(void) {
     struct heist__look look;
     void *frames[32];
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     size_t n = heist__look_frames(&look, NULL, frames, 32);
     heist__look_release(&look);
     assert_true(n >= (size_t)expected_count);
@@ -125,21 +130,37 @@ static void frames_that_align_their_stack_are_walked_too(void **state) {
     drop();
 }
 
+static void a_coroutine_that_ran_meanwhile_is_seen(void **state) {
+    (void)state;
+    struct heist__look look;
+    make(body);
+    heist__coro_enter(&host, sleeper, NULL);
+    assert_int_equal(heist__look_begin(sleeper, &look), 0);
+    expected_count = 0;
+    heist__coro_enter(&host, sleeper, NULL);
+    assert_int_equal(heist__look_take(&look), -EBUSY);
+    assert_null(look.room);
+    assert_int_equal(heist__look_begin(sleeper, &look), 0);
+    assert_int_equal(heist__look_take(&look), 0);
+    heist__look_release(&look);
+    drop();
+}
+
 static void max_cuts_the_list_at_the_outer_end(void **state) {
     (void)state;
     struct heist__look look;
     void *all[32], *some[4];
     make(body);
     heist__coro_enter(&host, sleeper, NULL);
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     size_t n = heist__look_frames(&look, NULL, all, 32);
     heist__look_release(&look);
     assert_true(n > 4);
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     assert_int_equal(heist__look_frames(&look, NULL, some, 4), 4);
     heist__look_release(&look);
     assert_memory_equal(all, some, sizeof some);
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     assert_int_equal(heist__look_frames(&look, NULL, some, 0), 0);
     heist__look_release(&look);
     drop();
@@ -151,22 +172,22 @@ static void a_part_lies_between_two_calls_of_a_function(void **state) {
     void *all[32], *part[32];
     make(body);
     heist__coro_enter(&host, sleeper, NULL);
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     size_t n = heist__look_frames(&look, NULL, all, 32);
     heist__look_release(&look);
     size_t first = 0; /* the frame of the innermost dive */
     while (first < n && all[first + 1] != expected[DEEP - 1]) first++;
     struct heist__look_part which = {(const void *)(uintptr_t)dive, 0};
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     assert_int_equal(heist__look_frames(&look, &which, part, 32), first);
     heist__look_release(&look);
     which.pass = 2;
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     assert_int_equal(heist__look_frames(&look, &which, part, 32), 1);
     assert_ptr_equal(part[0], all[first + 1]);
     heist__look_release(&look);
     which.pass = DEEP; /* the outermost: from there on to the end */
-    assert_int_equal(heist__look_take(sleeper, &look), 0);
+    assert_int_equal(take(sleeper, &look), 0);
     assert_int_equal(heist__look_frames(&look, &which, part, 32), n - first - DEEP + 1);
     heist__look_release(&look);
     drop();
@@ -188,9 +209,9 @@ static void what_is_not_mapped_is_an_answer(void **state) {
         assert_int_equal(heist__peek(NULL, to, 8), -EFAULT);
     }
     struct heist__look look;
-    assert_int_equal(heist__look_take(NULL, &look), -EBUSY);
-    assert_int_equal(heist__look_take((void *)(page + 4096), &look), -EBUSY);
-    assert_int_equal(heist__look_take((void *)page, &look), -EBUSY); /* bytes that are no coroutine */
+    assert_int_equal(take(NULL, &look), -EBUSY);
+    assert_int_equal(take((void *)(page + 4096), &look), -EBUSY);
+    assert_int_equal(take((void *)page, &look), -EBUSY); /* bytes that are no coroutine */
     make(body);
     heist__coro_enter(&host, sleeper, NULL);
     expect_frames(); /* by way of the pipe */
@@ -211,6 +232,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(frames_of_a_suspended_coroutine_are_found_each, begin, nothing_is_left),
         cmocka_unit_test_setup_teardown(frames_that_align_their_stack_are_walked_too, begin, nothing_is_left),
+        cmocka_unit_test_setup_teardown(a_coroutine_that_ran_meanwhile_is_seen, begin, nothing_is_left),
         cmocka_unit_test_setup_teardown(max_cuts_the_list_at_the_outer_end, begin, nothing_is_left),
         cmocka_unit_test_setup_teardown(a_part_lies_between_two_calls_of_a_function, begin, nothing_is_left),
         cmocka_unit_test_setup_teardown(what_is_not_mapped_is_an_answer, begin, nothing_is_left),
