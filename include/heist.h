@@ -13,7 +13,7 @@
  *   heist/future.h   results that will come     heist/task.h     coroutines, sleep, gather
  *   heist/flow.h     wait, limits, shields
  *   heist/channel.h  queues between tasks       heist/net.h      TCP and Unix sockets
- *   heist/context.h  context variables
+ *   heist/context.h  context variables          heist/runner.h   several mains on one runtime
  *   heist/queue.h    with join and shutdown     heist/select.h   the first of several things
  *   heist/watch.h    one value that changes     heist/broadcast.h  each value to every receiver
  *   heist/lock.h     one at a time              heist/rwlock.h   many readers or one writer
@@ -49,6 +49,7 @@
 #include <heist/once.h>
 #include <heist/queue.h>
 #include <heist/pipeline.h>
+#include <heist/runner.h>
 #include <heist/runtime.h>
 #include <heist/rwlock.h>
 #include <heist/select.h>

@@ -16,6 +16,8 @@ HEIST_BEGIN_DECLS
 #define HEIST_RUNTIME_VIRTUAL_TIME 0x4u     /* a clock that jumps to the next timer when every worker is idle */
 #define HEIST_RUNTIME_DEBUG 0x8u            /* debug mode on every loop */
 #define HEIST_RUNTIME_SPARE_THREAD 0x10u    /* one thread more, which works only while a worker is stuck; see below */
+#define HEIST_RUNTIME_NO_DEBUG 0x20u        /* no debug mode, whatever the environment variable HEIST_DEBUG says */
+#define HEIST_RUNTIME_SIGINT 0x40u          /* heist_run and heist_runner_new: SIGINT cancels main, a second one ends */
 
 struct heist_runtime_options {
     size_t size;
@@ -61,10 +63,20 @@ struct heist_runtime_options {
  * Neither has an effect in virtual time, where no time passes while a task computes.  On heist_loop_new both are
  * -EINVAL: its one thread is the caller's. */
 
+/* Debug mode.  HEIST_RUNTIME_DEBUG switches it on for every loop, HEIST_RUNTIME_NO_DEBUG off; with neither it is on when the
+ * environment variable HEIST_DEBUG is set, not empty and not 0.  heist_loop_set_debug changes one loop, at any time,
+ * heist_runtime_set_debug all of a runtime.
+ *
+ * SIGINT.  The library touches no disposition unless asked to.  With HEIST_RUNTIME_SIGINT, and when the disposition is
+ * SIG_DFL, the first SIGINT cancels main, by a callback on the first loop, and if main then ends cancelled, and nobody
+ * else had asked, the call returns -EINTR; a second one ends the process as if nobody had handled it.  SIG_DFL is back
+ * when main and what it left behind have ended.  Where the program has a handler of its own, or another main has the
+ * signal, nothing changes.  Workers block signals: another thread takes it, the one that called heist_run at least. */
+
 /* asyncio.run: makes a runtime, whose worker 0 is the calling thread, runs `main_fn(arg, out)` as its first
  * task, then cancels what is left, closes everything and returns what main returned.
  * Context: a plain thread that runs no loop.  Blocks.  Errors: main's code, and those of heist_runtime_new,
- * HEIST_EOTHERRUNNING.  With workers = 1 there is no hidden thread. */
+ * HEIST_EOTHERRUNNING, -EINTR (HEIST_RUNTIME_SIGINT).  With workers = 1 there is no hidden thread. */
 HEIST_API int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opts, void **out);
 
 /* A runtime on threads of its own, for a program that lives elsewhere.
@@ -78,6 +90,8 @@ HEIST_API void heist_runtime_unref(heist_runtime *rt);
 HEIST_API int heist_runtime_workers(const heist_runtime *rt);
 /* The loop of worker `index`; borrowed while the runtime is referenced.  NULL when there is no such worker. */
 HEIST_API heist_loop *heist_runtime_loop(heist_runtime *rt, int index);
+/* heist_loop_set_debug for every loop.  Context: any.  Suspends: never.  Errors: -EINVAL. */
+HEIST_API int heist_runtime_set_debug(heist_runtime *rt, int on);
 /* The runtime of a loop; borrowed. */
 HEIST_API heist_runtime *heist_loop_runtime(heist_loop *loop);
 

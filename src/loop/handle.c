@@ -134,7 +134,7 @@ const struct heist__job_class heist__handle_rescued = {handle_run, handle_drop};
 static int scoped_handle(struct heist__self *self, heist_loop *loop, const heist_call_options *opts,
                          heist_handle **out) {
     struct heist__carried carried;
-    heist_context *given = heist__options_has(opts, HEIST__CALL_OPTIONS_FIRST) ? opts->context : NULL;
+    heist_context *given = heist__call_context(opts);
     int err = heist__carry(self, &carried, given, a_load_rlx(&loop->id)); /* rlx: referenced */
     if (err || !heist__carries(&carried)) return err;
     struct heist__scoped_handle *s = heist__alloc(sizeof(*s));
@@ -158,7 +158,8 @@ static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const hei
     if (heist_unlikely(loop->max_inbox) && self->loop != loop && a_load_rlx(&loop->inbox_count) >= loop->max_inbox)
         return -EAGAIN;
     heist_handle *h = NULL;
-    int err = heist_unlikely(heist__contexts_used()) ? scoped_handle(self, loop, opts, &h) : 0;
+    bool scoped = heist__contexts_used() || heist__call_context(opts);
+    int err = heist_unlikely(scoped) ? scoped_handle(self, loop, opts, &h) : 0;
     if (heist_unlikely(err)) return err;
     if (heist_likely(!h)) {
         h = heist__slab_get(self, timed ? HEIST__SLAB_TIMED : HEIST__SLAB_HANDLE);

@@ -9,6 +9,7 @@
 
 #include <heist/loop.h>
 
+#include "base/options.h"
 #include "conc/atomic.h"
 #include "loop/timers.h"
 #include "task/context.h"
@@ -46,6 +47,9 @@ struct heist__scoped_handle {
 
 /* The options of a program that was built before callbacks had contexts end here. */
 #define HEIST__CALL_OPTIONS_FIRST offsetof(heist_call_options, context)
+static inline heist_context *heist__call_context(const heist_call_options *opts) {
+    return heist__options_has(opts, HEIST__CALL_OPTIONS_FIRST) ? opts->context : NULL;
+}
 
 /* What a timed handle in the inbox is: not armed yet, or due and taken out by a rescuer.  The loop arms both when
  * it takes its inbox, so that timers from everywhere leave in one order. */

@@ -128,9 +128,9 @@ static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, vo
         heist__free(s);
         return -ENOMEM;
     }
-    heist_context *given = heist__options_has(opts, HEIST__CALL_OPTIONS_FIRST) ? opts->context : NULL;
+    heist_context *given = heist__call_context(opts);
     /* rlx: referenced */
-    int err = heist__contexts_used() ? heist__carry(heist__self(), &s->carried, given, a_load_rlx(&loop->id)) : 0;
+    int err = heist__contexts_used() || given ? heist__carry(heist__self(), &s->carried, given, a_load_rlx(&loop->id)) : 0;
     if (err) {
         heist__free(spare);
         heist__free(s);

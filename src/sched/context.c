@@ -14,7 +14,7 @@
 
 /* The loop that the caller does not leave while it runs: 0 for threads, and tasks that may move. */
 static uint64_t home_of(struct heist__self *self) {
-    heist_task *t = self->task;
+    heist_task *t = heist__self_body(self);
     if (t) return t->pinned ? t->loop_id : 0;
     return self->worker ? a_load_rlx(&self->loop->id) : 0; /* rlx: it stands while the loop runs */
 }
@@ -86,6 +86,7 @@ int heist_context_run(heist_context *ctx, heist_coro_fn fn, void *arg, void **ou
     if (t && !e) return -ENOMEM;
     int err = heist__context_claim(ctx, home_of(self));
     if (err) return err;
+    heist__contexts_use();
     heist_context_ref(ctx); /* fn may drop the caller's */
     struct heist__scope **slot = e ? &e->entered : &self->scope, *before = *slot;
     *slot = &ctx->scope;

@@ -282,7 +282,9 @@ static int end_tasks(heist_loop *loop) {
     return 0;
 }
 
-int heist_loop_close(heist_loop *loop) {
+int heist_loop_close(heist_loop *loop) { return heist__loop_close(loop, 0); }
+
+int heist__loop_close(heist_loop *loop, double executor_seconds) {
     if (!loop) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     if (a_load_acq(&loop->closed)) return 0; /* acq: pairs with shut */
@@ -308,8 +310,17 @@ int heist_loop_close(heist_loop *loop) {
     loop->worker->acked = true; /* first, so that the cancelled make no new ones */
     heist__closing_begin(loop->rt);
     err = end_tasks(loop);
-    if (!err) heist__end_default_executor(loop->rt, 0);
-    if (!err) heist__loop_shut(loop);
+    if (!err) {
+        if (executor_seconds > 0) { /* a wait, as by a plain thread; what its jobs posted to the loop runs then */
+            self->worker = NULL;
+            self->loop = NULL;
+        }
+        heist__end_default_executor(loop->rt, executor_seconds);
+        self->worker = loop->worker;
+        self->loop = loop;
+        if (executor_seconds > 0) heist__worker_turn(loop->worker, 0);
+        heist__loop_shut(loop);
+    }
     heist__stack_cache_flush(&loop->worker->stacks);
     heist__worker_leave(loop->worker);
     self->worker = outer;

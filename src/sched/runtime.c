@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,6 +22,7 @@
 #include "mem/slab.h"
 #include "sched/cpus.h"
 #include "sched/sched.h"
+#include "sched/sigint.h"
 #include "loop/handle.h"
 #include "loop/reg.h"
 #include "task/context.h"
@@ -30,7 +32,7 @@
 #define MAX_WORKERS 1024
 #define KNOWN_FLAGS                                                                                                    \
     (HEIST_RUNTIME_OVERFLOW_HANDLER | HEIST_RUNTIME_NO_OVERFLOW_HANDLER | HEIST_RUNTIME_VIRTUAL_TIME |                 \
-     HEIST_RUNTIME_DEBUG | HEIST_RUNTIME_SPARE_THREAD)
+     HEIST_RUNTIME_DEBUG | HEIST_RUNTIME_SPARE_THREAD | HEIST_RUNTIME_NO_DEBUG)
 
 static void on_thread_exit(struct heist__self *self) {
     heist_loop_unref(self->event_loop);
@@ -92,8 +94,7 @@ static const heist_runtime_options default_options = HEIST_RUNTIME_OPTIONS_INIT;
 /* The options of a program that was built before there was a monitor end here. */
 #define FIRST_SIZE offsetof(heist_runtime_options, stuck_after)
 
-/* A whole copy of what may be shorter, or longer by zeros. */
-static int read_options(const heist_runtime_options *from, heist_runtime_options *to) {
+int heist__runtime_read_options(const heist_runtime_options *from, heist_runtime_options *to) {
     *to = default_options;
     if (!from) return 0;
     bool first = from->size == FIRST_SIZE;
@@ -104,7 +105,7 @@ static int read_options(const heist_runtime_options *from, heist_runtime_options
 }
 
 static int check_options(const heist_runtime_options *o, bool alone) {
-    if (o->flags & ~KNOWN_FLAGS) return -EINVAL;
+    if ((o->flags & ~KNOWN_FLAGS) || ((o->flags & HEIST_RUNTIME_DEBUG) && (o->flags & HEIST_RUNTIME_NO_DEBUG))) return -EINVAL;
     if (!(o->stuck_after >= 0) || (o->stuck_signal && !heist__where_signal_ok(o->stuck_signal))) return -EINVAL;
     if (alone && (o->stuck_after > 0 || (o->flags & HEIST_RUNTIME_SPARE_THREAD))) return -EINVAL;
     if (o->workers < 0 || o->workers > (alone ? 1 : MAX_WORKERS)) return -EINVAL;
@@ -169,10 +170,17 @@ void heist__runtime_release(heist_runtime *rt) {
     if (a_sub_ar(&rt->refs, 1) == 1) destroy(rt); /* ar: as every last reference */
 }
 
+/* What the options say, else the environment. */
+static bool debug_wanted(unsigned flags) {
+    if (flags & (HEIST_RUNTIME_DEBUG | HEIST_RUNTIME_NO_DEBUG)) return flags & HEIST_RUNTIME_DEBUG;
+    const char *value = getenv("HEIST_DEBUG");
+    return value && *value && strcmp(value, "0") != 0;
+}
+
 int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out) {
     if (!out) return -EINVAL;
     heist_runtime_options copy;
-    int err = read_options(opts, &copy);
+    int err = heist__runtime_read_options(opts, &copy);
     if (!err) err = check_options(&copy, alone);
     if (err) return err;
     opts = &copy;
@@ -189,7 +197,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     rt->workers = rt->regular + watched;
     rt->stuck_after_ns = watched && opts->stuck_after > 0 ? heist__ns_from_seconds(opts->stuck_after) : INT64_MAX;
     rt->alone = alone;
-    rt->inherited = inherited;
+    rt->inherited = rt->fatal_ends = inherited;
     rt->stack_bytes = (uint32_t)(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
     rt->max_tasks = opts->max_tasks;
     snprintf(rt->name, sizeof(rt->name), "%.9s", opts->name ? opts->name : "heist");
@@ -208,6 +216,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         rt->workers = 0;
         err = -ENOMEM;
     }
+    bool debug = debug_wanted(opts->flags);
     for (int i = 0; !err && i < rt->workers; i++) {
         err = worker_create(rt, i, &rt->worker[i]);
         if (err) break;
@@ -216,7 +225,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         loop->max_inbox = opts->max_inbox;
         loop->handler = opts->exception_handler;
         loop->handler_user = opts->exception_user;
-        a_store_rlx(&loop->debug, (opts->flags & HEIST_RUNTIME_DEBUG ? HEIST__DEBUG : 0) |
+        a_store_rlx(&loop->debug, (debug ? HEIST__DEBUG : 0) |
                                       (rt->stuck_after_ns != INT64_MAX ? HEIST__MONITORED : 0)); /* rlx: not published yet */
     }
     if (!err && watched) rt->worker[rt->regular]->loop->home = rt->worker[0]->loop;
@@ -297,9 +306,14 @@ static int start_threads(heist_runtime *rt, int first) {
 }
 
 int heist_runtime_new(const heist_runtime_options *opts, heist_runtime **out) {
+    return heist__runtime_start(opts, false, out);
+}
+
+int heist__runtime_start(const heist_runtime_options *opts, bool fatal_ends, heist_runtime **out) {
     heist_runtime *rt;
     int err = out ? heist__runtime_create(opts, false, false, &rt) : -EINVAL;
     if (err) return err;
+    rt->fatal_ends = fatal_ends;
     err = start_threads(rt, 0);
     if (err) {
         heist__runtime_release(rt); /* nobody else knows it */
@@ -318,6 +332,12 @@ int heist_runtime_workers(const heist_runtime *rt) { return rt ? rt->regular : -
 
 heist_loop *heist_runtime_loop(heist_runtime *rt, int index) {
     return rt && index >= 0 && index < rt->regular ? rt->worker[index]->loop : NULL;
+}
+
+int heist_runtime_set_debug(heist_runtime *rt, int on) {
+    if (!rt) return -EINVAL;
+    for (int i = 0; i < rt->workers; i++) heist_loop_set_debug(rt->worker[i]->loop, on);
+    return 0;
 }
 
 heist_runtime *heist_loop_runtime(heist_loop *loop) { return loop ? loop->rt : NULL; }
@@ -370,6 +390,7 @@ struct run_main {
     void *arg;
     void *result;
     int code;
+    int requests; /* to cancel it, until its end */
     bool ran;
     heist_runtime *rt;
 };
@@ -379,6 +400,7 @@ static int run_main_body(void *arg, void **out) {
     struct run_main *m = arg;
     m->ran = true;
     m->code = m->fn(m->arg, &m->result);
+    m->requests = heist_cancelling(heist_current_task());
     return m->code;
 }
 
@@ -394,14 +416,20 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     struct heist__self *self = heist__self();
     if (self->worker || self->away) return HEIST_EOTHERRUNNING;
     heist_runtime_options o;
-    if (read_options(opts, &o)) return -EINVAL;
+    if (heist__runtime_read_options(opts, &o)) return -EINVAL;
     if (!(o.flags & HEIST_RUNTIME_NO_OVERFLOW_HANDLER)) o.flags |= HEIST_RUNTIME_OVERFLOW_HANDLER;
+    struct heist__sigint *sigint = NULL;
+    int err = o.flags & HEIST_RUNTIME_SIGINT ? heist__sigint_make(&sigint) : 0;
+    o.flags &= ~HEIST_RUNTIME_SIGINT;
     heist_runtime *rt;
-    int err = heist__runtime_create(&o, false, true, &rt);
-    if (err) return err;
+    if (!err) err = heist__runtime_create(&o, false, true, &rt);
+    if (err) {
+        heist__sigint_end(sigint);
+        return err;
+    }
     struct heist__worker *w = rt->worker[0];
     w->thread = pthread_self();
-    struct run_main m = {main_fn, arg, NULL, 0, false, rt};
+    struct run_main m = {main_fn, arg, NULL, 0, 0, false, rt};
     heist_task_options task_opts = HEIST_TASK_OPTIONS_INIT;
     task_opts.arg_free = run_main_ended;
     heist_task *t = NULL;
@@ -414,15 +442,18 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
         if (!scope) self->scope = &self->own; /* main begins with the variables of this thread */
         err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, &task_opts, &t);
         self->scope = scope;
-        if (err) heist__closing_begin(rt);
+        if (err)
+            heist__closing_begin(rt);
+        else
+            heist__sigint_install(sigint, t, w->loop);
         heist__worker_run(w);
     }
+    bool interrupted = heist__sigint_end(sigint);
     heist__worker_leave(w);
     thread_fini(w);
     if (started) {
         heist__worker_left(rt);
-        heist__end_default_executor(rt, HEIST__EXECUTOR_SECONDS);
-        heist_runtime_close(rt, HEIST_FOREVER);
+        heist__runtime_close(rt, HEIST_FOREVER, HEIST__EXECUTOR_SECONDS);
     }
     if (t) {
         int fatal = a_load_sc(&rt->fatal);
@@ -430,6 +461,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
         heist_exception unused = HEIST_EXCEPTION_INIT;
         heist_future_exception(t, &unused); /* main's failure is told by the return value */
         if (!err && out) *out = m.result;
+        if (interrupted && err == -ECANCELED && m.requests == 1) err = -EINTR;
     }
     heist_unref(t);
     heist_runtime_unref(rt);

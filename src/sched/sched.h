@@ -97,6 +97,7 @@ struct heist_runtime {
     unsigned flags;
     bool alone;      /* heist_loop_new's */
     bool inherited;  /* worker 0 is the caller of heist_run */
+    bool fatal_ends; /* heist_run's, or a runner's: a fatal code closes it */
     uint32_t stack_bytes;
     size_t max_tasks;
     int64_t stuck_after_ns; /* the monitor's; INT64_MAX: none */
@@ -189,6 +190,8 @@ bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t no
 void heist__ready(heist_task *t);
 int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
                  const heist_task_options *opts, heist_task **out);
+/* A whole copy of a task's options, which may be shorter, or NULL.  0 or -EINVAL. */
+int heist__task_read_options(const heist_task_options *from, heist_task_options *to);
 /* Runs one step of a task on this worker. */
 void heist__step(struct heist__worker *w, heist_task *t);
 /* Task t is about to await f: when f is the task that this worker would run next, and has not begun, it runs
@@ -204,6 +207,10 @@ int heist__context_at_birth(struct heist__self *self, heist_task *t, heist_conte
 /* ---- runtime.c ---- */
 
 int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool inherited, heist_runtime **out);
+/* A whole copy of what may be shorter, or longer by zeros, or NULL.  0 or -EINVAL. */
+int heist__runtime_read_options(const heist_runtime_options *from, heist_runtime_options *to);
+/* As heist_runtime_new; a fatal code closes it when `fatal_ends`. */
+int heist__runtime_start(const heist_runtime_options *opts, bool fatal_ends, heist_runtime **out);
 void heist__runtime_release(heist_runtime *rt);
 /* What heist_runtime_stats gives but the processor time, for which the thread must live. */
 void heist__worker_counters(struct heist__worker *w, heist_worker_stats *out);
@@ -223,5 +230,13 @@ void heist__worker_left(heist_runtime *rt);
 #define HEIST__EXECUTOR_SECONDS 300.0 /* by heist_run */
 int heist__end_default_executor(heist_runtime *rt, double seconds);
 void heist__report_live(heist_runtime *rt, const char *message);
+
+/* As heist_runtime_close; the default executor has executor_seconds to end its jobs. */
+int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seconds);
+
+/* ---- run.c ---- */
+
+/* As heist_loop_close, and the same of the executor. */
+int heist__loop_close(heist_loop *loop, double executor_seconds);
 
 #endif

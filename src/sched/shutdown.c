@@ -107,7 +107,9 @@ int heist__end_default_executor(heist_runtime *rt, double seconds) {
     return err;
 }
 
-int heist_runtime_close(heist_runtime *rt, double timeout) {
+int heist_runtime_close(heist_runtime *rt, double timeout) { return heist__runtime_close(rt, timeout, 0); }
+
+int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seconds) {
     if (!rt || isnan(timeout)) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__self *self = heist__self();
@@ -131,7 +133,7 @@ int heist_runtime_close(heist_runtime *rt, double timeout) {
     }
     if (!mine) return 0;
     for (int i = rt->inherited ? 1 : 0; i < rt->workers; i++) heist__sys_thread_join(rt->worker[i]->thread, NULL);
-    heist__end_default_executor(rt, 0);
+    heist__end_default_executor(rt, executor_seconds);
     for (int i = 0; i < rt->workers; i++) heist__loop_shut(rt->worker[i]->loop);
     heist__mutex_lock(&rt->mutex);
     rt->closed = true;

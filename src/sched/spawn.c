@@ -109,6 +109,15 @@ static int check_options(const heist_task_options *opts) {
     return 0;
 }
 
+int heist__task_read_options(const heist_task_options *from, heist_task_options *to) {
+    *to = (heist_task_options)HEIST_TASK_OPTIONS_INIT;
+    if (!from) return 0;
+    if (check_options(from)) return -EINVAL;
+    memcpy(to, from, from->size < sizeof(*to) ? from->size : sizeof(*to));
+    to->size = sizeof(*to);
+    return 0;
+}
+
 /* What a task has from birth beside its body.  *out may stay NULL: it has nothing. */
 static int make_extra(const heist_task_options *opts, struct heist__extra **out) {
     if (!opts || !opts->name) return 0;
@@ -189,6 +198,7 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     t->park.parker = NULL;
     a_store_rlx(&t->running, 0); /* rlx, as all here: published by the queue or by *out */
     a_store_rlx(&t->close_asked, 0);
+    heist_context *given = NULL;
     if (opts) {
         t->pinned = rt->alone || (opts->flags & HEIST_TASK_PINNED);
         t->stack_bytes = opts->stack_bytes ? (uint32_t)opts->stack_bytes : rt->stack_bytes;
@@ -196,13 +206,13 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
         t->value_free = opts->result_free;
         a_store_rlx(&t->extra, extra);
         if (extra && extra->timed_fn) t->fn = heist__deadline_body;
+        if (heist__options_has(opts, FIRST_SIZE)) given = opts->context;
     } else {
         t->pinned = rt->alone;
         t->stack_bytes = rt->stack_bytes;
         t->arg_free = NULL;
     }
-    if (heist_unlikely(heist__contexts_used()) &&
-        (err = heist__context_at_birth(self, t, heist__options_has(opts, FIRST_SIZE) ? opts->context : NULL))) {
+    if (heist_unlikely(heist__contexts_used() || given) && (err = heist__context_at_birth(self, t, given))) {
         unmake(self, t);
         return err;
     }

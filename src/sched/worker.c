@@ -174,7 +174,7 @@ void heist__worker_run(struct heist__worker *w) {
     for (;;) {
         bool ran = heist__worker_turn(w, 0);
         if (heist_unlikely(w->loop->fatal)) { /* ends heist_run; a runtime on its own threads goes on */
-            if (rt->inherited) {
+            if (rt->fatal_ends) {
                 a_store_sc(&rt->fatal, w->loop->fatal);
                 heist__closing_begin(rt);
             }

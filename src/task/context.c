@@ -37,6 +37,9 @@ struct heist__vars {
 };
 
 _Atomic(int) heist__contexts_made;
+void heist__contexts_use(void) {
+    if (!heist__contexts_used()) a_store_sc(&heist__contexts_made, 1);
+}
 static _Atomic(uint64_t) last_scope_id;
 
 /* ---- variables ---- */
@@ -56,7 +59,7 @@ int heist_context_var_new(const char *name, const heist_context_var_options *opt
     var->value_free = opts ? opts->value_free : NULL;
     var->has_default = opts && opts->flags;
     memcpy(var->name, name, length);
-    if (!heist__contexts_used()) a_store_sc(&heist__contexts_made, 1);
+    heist__contexts_use();
     *out = var;
     return 0;
 }
@@ -320,7 +323,6 @@ int heist_context_copy(heist_context *from, heist_context **out) {
         heist__vars_unref(vars);
         return -ENOMEM;
     }
-    if (!heist__contexts_used()) a_store_sc(&heist__contexts_made, 1);
     *out = ctx;
     return 0;
 }
@@ -331,7 +333,6 @@ int heist_context_new(heist_context **out) {
     if (heist__forked()) return HEIST_EFORKED;
     heist_context *ctx = heist__context_make(NULL, 0, 0);
     if (!ctx) return -ENOMEM;
-    if (!heist__contexts_used()) a_store_sc(&heist__contexts_made, 1);
     *out = ctx;
     return 0;
 }
@@ -376,8 +377,10 @@ int heist__carry(struct heist__self *self, struct heist__carried *c, heist_conte
         return 0;
     }
     int err = heist__context_claim(given, home);
-    if (!err) c->context = heist_context_ref(given);
-    return err;
+    if (err) return err;
+    c->context = heist_context_ref(given);
+    heist__contexts_use();
+    return 0;
 }
 
 void heist__carried_drop(struct heist__carried *c) {

@@ -34,8 +34,10 @@ struct heist_context {
     uint64_t home; /* the id of the loop on which its users stay, or 0 */
 };
 
-/* Whether there has ever been a variable or a context: if not, nobody has anything to hand on. */
+/* Whether there has ever been a variable, or a callback that was given a context: if not, nobody has anything to hand
+ * on.  Else each callback runs in a scope of its own. */
 extern _Atomic(int) heist__contexts_made;
+void heist__contexts_use(void);
 static inline bool heist__contexts_used(void) {
     return a_load_rlx(&heist__contexts_made); /* rlx: who has set a variable has raised it before, or was told so */
 }

@@ -535,6 +535,29 @@ static void run_calls_a_function_in_a_context_of_its_own(void **state) {
     drop_vars();
 }
 
+static int runs_in_blocking_section(void *arg, void **out) {
+    heist_context *ctx = NULL;
+    void *result = NULL;
+    int err = set(first, 1);
+    if (!err) err = heist_context_copy(NULL, &ctx);
+    if (err) return err;
+    err = heist_blocking_begin();
+    if (!err) {
+        int code = value(first) == 1 ? heist_context_run(ctx, inline_body, arg, &result) : -EPROTO;
+        err = heist_blocking_end();
+        if (!err) err = code;
+    }
+    (void)out;
+    if (!err && (value(first) != 1 || value_in(ctx, first) != 2)) err = -EPROTO;
+    heist_context_unref(ctx);
+    return err;
+}
+
+static void a_blocking_section_keeps_the_context_of_its_task(void **state) {
+    (void)state;
+    as_main(runs_in_blocking_section, NULL);
+}
+
 static int run_callback(void *arg) {
     *(int *)arg = runs_in_copy(NULL, NULL);
     return 0;
@@ -885,6 +908,7 @@ int main(void) {
         API_TEST(a_context_is_free_again_after_a_task_that_never_ran),
         API_TEST(a_task_tells_its_coroutine_and_its_context_TASK_31),
         API_TEST(run_calls_a_function_in_a_context_of_its_own),
+        API_TEST(a_blocking_section_keeps_the_context_of_its_task),
         API_TEST(run_works_in_a_callback),
         API_TEST(callbacks_run_in_a_copy_of_the_context_of_their_registration_CTX_05_CB_21),
         API_TEST(a_reader_keeps_its_context_from_call_to_call_CTX_05),
