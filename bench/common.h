@@ -87,6 +87,7 @@ void bench_timer_churn(const struct bench_args *args);
 void bench_foreign_submit(const struct bench_args *args);
 void bench_foreign_roundtrip(const struct bench_args *args);
 void bench_blocked(const struct bench_args *args);
+void bench_executor(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);
 void bench_generator(const struct bench_args *args);
 

@@ -27,6 +27,7 @@ static const struct bench_workload workloads[] = {
     {"foreign_roundtrip", 100000, bench_foreign_roundtrip},
     {"blocked", 5, bench_blocked},
     {"generator", 20000000, bench_generator},
+    {"executor", 300000, bench_executor},
     {"echo", 18400, bench_echo},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
