@@ -10,18 +10,24 @@
 #include <heist/channel.h>
 #include <heist/error.h>
 #include <math.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "sync/port.h"
 
 struct heist_channel {
+    /* What a hand-over from a sender to a receiver that waits touches: one cache line. */
     struct heist__port port;
-    bool closed;
-    size_t capacity, head, count;
+    size_t count;
     _Atomic(uint32_t) refs;
+
+    size_t capacity, head;
     void *ring[];
 };
+#ifndef HEIST_DEBUG_LOCKS
+_Static_assert(offsetof(heist_channel, capacity) <= HEIST_CACHE_LINE, "a hand-over touches one line");
+#endif
 
 static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake);
 static const struct heist__port_class channel_class = {pass, NULL};
@@ -30,8 +36,9 @@ int heist_channel_new(size_t capacity, heist_channel **out) {
     if (!out || capacity > (SIZE_MAX - sizeof(heist_channel)) / sizeof(void *)) return -EINVAL;
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
-    heist_channel *c = heist__zalloc(sizeof(*c) + capacity * sizeof(void *));
+    heist_channel *c = heist__aligned_alloc(HEIST_CACHE_LINE, sizeof(*c) + capacity * sizeof(void *));
     if (!c) return -ENOMEM;
+    memset(c, 0, sizeof(*c));
     heist__port_init(&c->port, &channel_class);
     c->capacity = capacity;
     a_store_rlx(&c->refs, 1); /* rlx: not published yet */
@@ -62,7 +69,7 @@ static void *ring_take(heist_channel *c) {
 
 /* 0, -EAGAIN, HEIST_ESHUTDOWN.  Under the lock. */
 static int send_locked(heist_channel *c, void *value, struct heist__park **wake) {
-    if (c->closed) return HEIST_ESHUTDOWN;
+    if (c->port.closed) return HEIST_ESHUTDOWN;
     if (heist__waitq_claim(&c->port.out, 0, value, NULL, wake)) return 0;
     if (c->count == c->capacity) return -EAGAIN;
     ring_put(c, value);
@@ -77,7 +84,7 @@ static int recv_locked(heist_channel *c, void **value, struct heist__park **wake
         return 0;
     }
     if (heist__waitq_claim(&c->port.in, 0, NULL, value, wake)) return 0; /* a rendezvous */
-    return c->closed ? HEIST_ESHUTDOWN : -EAGAIN;
+    return c->port.closed ? HEIST_ESHUTDOWN : -EAGAIN;
 }
 
 static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake) {
@@ -131,7 +138,7 @@ int heist_channel_close(heist_channel *c) {
     if (!c) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     heist__spin_lock(&c->port.lock);
-    c->closed = true;
+    c->port.closed = true;
     struct heist__waitnode *receivers = heist__waitq_claim_all(&c->port.out, HEIST_ESHUTDOWN);
     struct heist__waitnode *senders = heist__waitq_claim_all(&c->port.in, HEIST_ESHUTDOWN);
     heist__spin_unlock(&c->port.lock);

@@ -1,17 +1,21 @@
 /* Waiting at a port.  See port.h. */
 #include "sync/port.h"
 
-static void link_node(struct heist__passing *p, struct heist__wait *w) {
-    p->node.park = w->park;
+static void link_node(struct heist__passing *p, struct heist__park *park) {
+    p->node.park = park;
     heist__waitq_link(p->in ? &p->port->in : &p->port->out, &p->node);
 }
 
-/* With the lock held since the look. */
-static bool publish_held(struct heist__wait *w, heist_loop *loop) {
-    (void)loop;
-    struct heist__passing *p = heist_container_of(w, struct heist__passing, wait);
-    link_node(p, w);
+/* On the worker's stack, with the lock held since the look; commit_wait of suspend.c has the reasons. */
+bool heist__port_commit(heist_task *t, void *passing) {
+    struct heist__passing *p = passing;
+    heist__park_arm(&t->park);
+    link_node(p, &t->park);
     heist__spin_unlock(&p->port->lock);
+    if (heist_unlikely(p->wait.deadline_ns != INT64_MAX))
+        heist__wait_timer_arm(&p->wait.timer, heist__self()->loop, &t->park, p->wait.deadline_ns, -ETIMEDOUT);
+    if (!heist__park_commit(&t->park)) return false; /* claimed already: goes on by itself */
+    heist__cancel_look(t);
     return true;
 }
 
@@ -22,7 +26,7 @@ static bool publish(struct heist__wait *w, heist_loop *loop) {
     void *value = p->node.value;
     heist__spin_lock(&p->port->lock);
     int err = p->port->klass->pass(p->port, p->in, p->who, &value, &wake);
-    if (err == -EAGAIN) link_node(p, w);
+    if (err == -EAGAIN) link_node(p, w->park);
     heist__spin_unlock(&p->port->lock);
     if (wake) heist__park_wake(wake);
     if (err == -EAGAIN) return true;
@@ -31,7 +35,7 @@ static bool publish(struct heist__wait *w, heist_loop *loop) {
     return false;
 }
 
-static void withdraw(struct heist__wait *w) {
+void heist__port_withdraw(struct heist__wait *w) {
     struct heist__passing *p = heist_container_of(w, struct heist__passing, wait);
     heist__spin_lock(&p->port->lock);
     heist__waitq_unlink(p->in ? &p->port->in : &p->port->out, &p->node);
@@ -39,7 +43,8 @@ static void withdraw(struct heist__wait *w) {
 }
 
 int heist__port_wait(struct heist__passing *p) {
-    p->wait.publish = p->held ? publish_held : publish;
-    p->wait.withdraw = withdraw;
+    p->node.linked = false;
+    p->wait.publish = publish;
+    p->wait.withdraw = heist__port_withdraw;
     return heist__wait(&p->wait);
 }

@@ -40,7 +40,8 @@ struct heist__port_class {
 
 struct heist__port {
     struct heist__spin lock;
-    uint32_t turns; /* of select; under the lock, as the queues */
+    uint16_t turns; /* of select; under the lock, as the queues */
+    bool closed;    /* the kind's own, under the lock */
     const struct heist__port_class *klass;
     struct heist__waitq in, out; /* who waits to put in, and to take out */
 };
@@ -61,11 +62,30 @@ struct heist__passing {
     struct heist__waitnode node;
     struct heist__port *port;
     void *who;
-    bool in, held;
+    bool in;
 };
 
-/* port.c: waits.  With `held` the caller holds the lock, which is let go.  HEIST__PORT_GROW: look again. */
+/* port.c: behind a task that left with the lock held. */
+bool heist__port_commit(heist_task *t, void *passing);
+/* port.c: waits, without the lock.  HEIST__PORT_GROW: look again. */
 int heist__port_wait(struct heist__passing *p);
+void heist__port_withdraw(struct heist__wait *w);
+
+/* Waits, with the lock held, which is let go.  In its caller, and the caller in the public call: each function
+ * through which a task goes back after a switch is a return that is mispredicted. */
+static inline __attribute__((always_inline)) int heist__port_wait_held(struct heist__self *self, heist_task *t,
+                                                                       struct heist__passing *p) {
+    struct heist__worker *w = self->worker;
+    p->wait.timer.loop = NULL;
+    w->commit = heist__port_commit;
+    w->commit_arg = p;
+    heist__coro_leave(&w->host, t->coro, NULL);
+    /* Here on another thread, perhaps: self and w are stale. */
+    int code = heist__park_code(&t->park);
+    if (heist_unlikely(p->wait.timer.loop != NULL)) heist__wait_timer_disarm(&p->wait.timer);
+    if (heist_unlikely(code)) heist__port_withdraw(&p->wait);
+    return code;
+}
 
 /* Passes a value, and waits for it.  Inlined, so that each kind has its own pass in it. */
 static inline __attribute__((always_inline)) int heist__port_pass(struct heist__port *port,
@@ -73,34 +93,38 @@ static inline __attribute__((always_inline)) int heist__port_pass(struct heist__
                                                                   void *who, void **value, int64_t deadline_ns) {
     struct heist__self *self = heist__self();
     int err = heist__wait_entry(self);
-    if (err) return err;
+    if (heist_unlikely(err)) return err;
     for (;;) {
         struct heist__park *wake = NULL;
         heist__spin_lock(&port->lock);
         err = klass->pass(port, in, who, value, &wake);
         if (err == -EAGAIN) {
             struct heist__passing p;
-            p.held = self->task && !self->worker->locks_watch;
-            if (!p.held) heist__spin_unlock(&port->lock);
+            heist_task *t = self->task;
             p.port = port;
             p.who = who;
             p.in = in;
-            p.node.linked = false;
             p.node.value = in ? *value : who;
             p.wait.deadline_ns = deadline_ns;
-            err = heist__port_wait(&p);
+            if (heist_likely(t && !self->worker->locks_watch)) {
+                err = heist__port_wait_held(self, t, &p);
+            } else {
+                heist__spin_unlock(&port->lock);
+                err = heist__port_wait(&p);
+            }
             if (!err && !in) *value = p.node.value;
-            if (err != HEIST__PORT_GROW) return err;
+            if (heist_likely(err != HEIST__PORT_GROW)) return err;
         } else {
             heist__spin_unlock(&port->lock);
             if (wake) heist__park_wake(wake);
-            if (err != HEIST__PORT_GROW) {
+            if (heist_likely(err != HEIST__PORT_GROW)) {
                 heist__wait_skipped(self);
                 return err;
             }
         }
         err = klass->grow(port);
         if (err) return err;
+        self = heist__self();
     }
 }
 
