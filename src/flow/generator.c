@@ -333,7 +333,10 @@ static HEIST_COLD void close_dropped(heist_generator *g) {
 
 void heist_generator_unref(heist_generator *g) {
     if (!g || a_sub_ar(&g->refs, 1) != 1) return; /* ar: as every last reference */
-    if (heist_unlikely(heist__forked())) return; /* what it would run and free is the parent's */
+    if (heist_unlikely(heist__forked())) { /* a body that stands in it, and its stack, are the parent's */
+        heist__free(g);
+        return;
+    }
     if (g->coro) {
         close_dropped(g);
         if (a_sub_ar(&g->refs, 1) != 1) return; /* the body gave a reference to somebody */
