@@ -233,6 +233,26 @@ static int dig_in_callback(void *arg) {
     return dig(arg, NULL);
 }
 
+static int dig_after_a_yield(heist_generator *self, void *arg, void **out) {
+    int err = heist_generator_yield(self, NULL, NULL);
+    if (err == 0) err = heist_yield(); /* the task leaves with both stacks, and comes back with both */
+    return err ? err : dig(arg, out);
+}
+
+static int drive_digger(void *arg, void **out) {
+    heist_generator *g = NULL;
+    (void)arg;
+    (void)out;
+    scene_expect(heist_generator_new(dig_after_a_yield, NULL, NULL, &g) == 0);
+    scene_expect(heist_generator_next(g, NULL) == 0);
+    return heist_generator_next(g, NULL);
+}
+
+static void scene_generator(long workers) {
+    be_quiet();
+    run_digger(drive_digger, NULL, 0, (int)workers);
+}
+
 static void *call_digger(void *arg) {
     heist_loop *loop = arg;
     scene_expect(heist_loop_call_soon(loop, dig_in_callback, NULL, NULL, NULL) == 0);
@@ -266,6 +286,7 @@ static const struct scene scenes[] = {
     {"earlier-handler", scene_earlier_handler},
     {"after-the-runtime", scene_after_the_runtime},
     {"callback", scene_callback},
+    {"generator", scene_generator},
 };
 
 /* ---- tests ---- */
@@ -365,6 +386,15 @@ static void disposition_is_what_it_was_after_the_runtime(void **state) {
     child_expect_success();
 }
 
+static void overflow_in_a_generator_names_the_task_that_drives_it(void **state) {
+    (void)state;
+    for (long workers = 1; workers <= 2; workers++) {
+        child_play("generator", workers);
+        expect_report();
+        child_expect(child_died_of(SIGSEGV));
+    }
+}
+
 static void overflow_of_a_threads_own_stack_is_not_called_a_tasks(void **state) {
     (void)state;
     child_play("callback", 0);
@@ -383,6 +413,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(earlier_handler_comes_after_the_report_whatever_its_kind),
         cmocka_unit_test(overflow_during_the_switch_is_reported_at_every_depth),
         cmocka_unit_test(disposition_is_what_it_was_after_the_runtime),
+        cmocka_unit_test(overflow_in_a_generator_names_the_task_that_drives_it),
         cmocka_unit_test(overflow_of_a_threads_own_stack_is_not_called_a_tasks),
     };
     return cmocka_run_group_tests_name("limits/overflow", tests, NULL, NULL);

@@ -126,10 +126,78 @@ static void exceptions_follow_to_another_thread(void **state) {
     end(&j);
 }
 
+/* ---- nested: one coroutine drives another, and leaves its thread from within it ---- */
+
+struct nest {
+    struct heist__coro *outer, *inner;
+    struct heist__host *thread; /* whoever entered the outer one last */
+    struct heist__host between; /* where the outer one stands while the inner one runs */
+    struct heist__cxx_globals inner_seen[2], outer_seen[2];
+};
+
+static void inner(void *payload) {
+    struct nest *n = payload;
+    n->inner_seen[0] = *__cxa_get_globals();
+    __cxa_get_globals()->caught = &exception[1];
+    heist__coro_leave(n->thread, n->outer, n); /* all that stands here waits; another thread may enter */
+    n->inner_seen[1] = *__cxa_get_globals();
+    *__cxa_get_globals() = (struct heist__cxx_globals){NULL, 0};
+    heist__coro_exit(&n->between, n->inner, NULL);
+}
+
+static void drives(void *payload) {
+    struct nest *n = payload;
+    struct heist__coro_below below;
+    n->outer_seen[0] = *__cxa_get_globals();
+    __cxa_get_globals()->caught = &exception[0];
+    heist__coro_push(n->outer, n->inner, &below);
+    heist__coro_enter_nested(&n->between, n->inner, n);
+    heist__coro_pop(n->outer, &below);
+    n->outer_seen[1] = *__cxa_get_globals();
+    *__cxa_get_globals() = (struct heist__cxx_globals){NULL, 0};
+    heist__coro_exit(n->thread, n->outer, NULL);
+}
+
+static void *enter_nest(void *arg) {
+    struct nest *n = arg;
+    struct heist__host host;
+    heist__host_init(&host);
+    n->thread = &host;
+    *__cxa_get_globals() = (struct heist__cxx_globals){n, 9}; /* this thread's own */
+    heist__coro_enter(&host, n->outer, n);
+    return is(*__cxa_get_globals(), n, 9) ? n : NULL;
+}
+
+static void exceptions_of_nested_ones_stay_with_each_across_threads(void **state) {
+    (void)state;
+    struct nest n;
+    struct heist__stack *s[2];
+    pthread_t thread;
+    void *kept = NULL;
+    memset(&n, 0, sizeof n);
+    for (int i = 0; i < 2; i++) assert_int_equal(heist__stack_get(&cache, 65536, &s[i]), 0);
+    n.outer = heist__coro_new(s[0], drives);
+    n.inner = heist__coro_new(s[1], inner);
+    assert_ptr_equal(enter_nest(&n), &n);
+    assert_ptr_equal(n.outer->stack, s[1]); /* the one on top */
+    assert_int_equal(pthread_create(&thread, NULL, enter_nest, &n), 0);
+    pthread_join(thread, &kept);
+    assert_ptr_equal(kept, &n);
+    assert_ptr_equal(n.outer->stack, s[0]);
+    assert_true(is(n.inner_seen[0], NULL, 0));
+    assert_true(is(n.inner_seen[1], &exception[1], 0));
+    assert_true(is(n.outer_seen[0], NULL, 0));
+    assert_true(is(n.outer_seen[1], &exception[0], 0));
+    heist__coro_free(n.inner);
+    heist__coro_free(n.outer);
+    for (int i = 0; i < 2; i++) heist__stack_put(&cache, s[i]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(exceptions_stay_with_their_coroutine, nothing_is_left),
         cmocka_unit_test_teardown(exceptions_follow_to_another_thread, nothing_is_left),
+        cmocka_unit_test_teardown(exceptions_of_nested_ones_stay_with_each_across_threads, nothing_is_left),
     };
     return cmocka_run_group_tests_name("coro/cxx", tests, NULL, NULL);
 }
