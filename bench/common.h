@@ -86,6 +86,7 @@ void bench_sleepers_callback(const struct bench_args *args);
 void bench_timer_churn(const struct bench_args *args);
 void bench_foreign_submit(const struct bench_args *args);
 void bench_foreign_roundtrip(const struct bench_args *args);
+void bench_mutex(const struct bench_args *args);
 void bench_blocked(const struct bench_args *args);
 void bench_executor(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);

@@ -25,6 +25,7 @@ static const struct bench_workload workloads[] = {
     {"timer_churn", 5000000, bench_timer_churn},
     {"foreign_submit", 1000000, bench_foreign_submit},
     {"foreign_roundtrip", 100000, bench_foreign_roundtrip},
+    {"mutex", 50000, bench_mutex},
     {"blocked", 5, bench_blocked},
     {"generator", 20000000, bench_generator},
     {"executor", 300000, bench_executor},
