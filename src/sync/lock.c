@@ -39,7 +39,6 @@
 #include <heist/error.h>
 #include <math.h>
 
-#include "arch/cpu.h"
 #include "base/sys.h"
 #include "conc/parker.h"
 
@@ -48,17 +47,15 @@
 #define WOKEN 4u
 #define HANDOFF 8u
 
-/* Looks before a caller that may pass goes to sleep: a section of some tens of nanoseconds is over by then. */
-#define SPINS 30
-
 _Static_assert(sizeof(struct heist__lock) <= sizeof(heist_lock), "the words of heist_lock are too few");
 
+/* A callback stands where a pinned task does. */
 static bool may_pass(const struct heist__self *self) {
     const heist_task *t = self->task;
-    return !t || (!t->pinned && !self->worker->alone);
+    return !self->worker || (!self->worker->alone && !(t && t->pinned));
 }
 
-static bool free_for(uint32_t word, bool pass) { return !(word & HELD) && (pass ? !(word & HANDOFF) : !word); }
+static bool free_for(uint32_t word, bool pass) { return !word || (pass && !(word & (HELD | HANDOFF))); }
 
 static bool take(struct heist__lock *l, bool pass) {
     uint32_t v = a_load_rlx(&l->word); /* rlx: the exchange decides */
@@ -106,6 +103,7 @@ static bool take_or_link(struct heist__lock *l, struct heist__lockwait *w) {
         uint32_t bits = QUEUED | (w->again || (w->strict && !l->queue.head) ? HANDOFF : 0);
         if (a_cas_ar(&l->word, &v, (v & ~gone) | bits)) break; /* ar: goes on with what was released */
     }
+    a_store_rlx(&l->crowded, 1); /* rlx: a hint */
     if (w->again)
         link_first(&l->queue, &w->node);
     else
@@ -146,19 +144,26 @@ static HEIST_COLD int pass_on(struct heist__lock *l) {
     return -EAGAIN;
 }
 
-int heist__lock_release(struct heist__lock *l) {
-    uint32_t v = HELD;
-    for (;;) {
-        /* rel: pairs with take; the last time that the lock is touched, when nobody waits */
-        if (heist_likely((v & (QUEUED | WOKEN)) != QUEUED)) {
-            if (heist_likely(a_cas_rel(&l->word, &v, v & ~HELD))) return 0;
+static int release_slow(struct heist__lock *l) {
+    uint32_t v = a_load_rlx(&l->word); /* rlx: the exchange decides */
+    while (v & HELD) {
+        if (v == HELD) a_store_rlx(&l->crowded, 0); /* rlx: a hint */
+        if ((v & (QUEUED | WOKEN)) != QUEUED) {
+            if (a_cas_rel(&l->word, &v, v & ~HELD)) return 0; /* rel: as release */
         } else if (pass_on(l) == 0) {
             return 0;
         } else {
             v = a_load_rlx(&l->word); /* rlx: the exchange decides */
         }
-        if (!(v & HELD)) return HEIST_ENOTACQUIRED;
     }
+    return HEIST_ENOTACQUIRED;
+}
+
+int heist__lock_release(struct heist__lock *l) {
+    uint32_t held = HELD;
+    /* rlx, and the exchange first: as acquire.  rel: pairs with take; the last time that the lock is touched */
+    if (heist_likely(!a_load_rlx(&l->crowded)) && heist_likely(a_cas_rel(&l->word, &held, 0))) return 0;
+    return release_slow(l);
 }
 
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
@@ -184,14 +189,12 @@ static void withdraw(struct heist__wait *wait) {
 
 /* Woken to try: true when it has the lock. */
 static bool try_woken(struct heist__lock *l) {
-    for (unsigned spins = 0;; spins++) {
-        uint32_t v = a_load_rlx(&l->word); /* rlx: the exchange decides */
+    uint32_t v = a_load_rlx(&l->word); /* rlx: the exchange decides */
+    while (!(v & HELD)) {
         /* acq: as take.  WOKEN, which nobody else clears, goes in the same step. */
-        while (!(v & HELD))
-            if (a_cas_acq(&l->word, &v, (v | HELD) & ~WOKEN)) return true;
-        if (spins == SPINS || heist__simulated()) return false;
-        heist__cpu_relax();
+        if (a_cas_acq(&l->word, &v, (v | HELD) & ~WOKEN)) return true;
     }
+    return false;
 }
 
 static int acquire_slow(struct heist__lock *l, int64_t deadline_ns, bool strict) {
@@ -218,16 +221,13 @@ static int acquire(heist_lock *lock, int64_t deadline_ns) {
     struct heist__self *self = heist__self();
     int err = heist__embedded_enter(&self);
     if (heist_unlikely(err)) return err;
-    uint32_t v = 0;
-    if (heist_likely(a_cas_acq(&l->word, &v, HELD))) return 0; /* acq: pairs with the last release */
+    /* The exchange first: a look at the word would have to wait for the exchange of the last release.  Where many come,
+     * it would mostly fail, and one that fails costs as much.  rlx: a hint. */
+    uint32_t idle = 0;
+    if (heist_likely(!a_load_rlx(&l->crowded)) && heist_likely(a_cas_acq(&l->word, &idle, HELD)))
+        return 0; /* acq: pairs with the last release */
     bool pass = may_pass(self);
     if (take(l, pass)) return 0;
-    if (pass && !heist__simulated()) {
-        for (int i = 0; i < SPINS; i++) {
-            heist__cpu_relax();
-            if (take(l, true)) return 0;
-        }
-    }
     heist__embedded_waits(self);
     return acquire_slow(l, deadline_ns, !pass);
 }
@@ -260,7 +260,7 @@ void heist__lock_acquire_shielded(struct heist__lock *l) {
     }
     struct heist__parker *parker = heist__parker_get();
     if (!parker) { /* it has none only when it has not waited yet, and then it does not come here */
-        while (!take(l, true)) heist__sys_yield();
+        while (!take(l, pass)) heist__sys_yield();
         return;
     }
     w.node.park = &w.wait.thread_park;
@@ -314,10 +314,7 @@ int heist_lock_acquire_until(heist_lock *lock, double deadline) {
 int heist_lock_try_acquire(heist_lock *lock) {
     if (!lock) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    struct heist__self *self = heist__self();
-    /* A callback stands where a pinned task does. */
-    bool pass = self->worker && !self->task ? !self->worker->alone : may_pass(self);
-    return take(heist__lock_of(lock), pass) ? 0 : -EAGAIN;
+    return take(heist__lock_of(lock), may_pass(heist__self())) ? 0 : -EAGAIN;
 }
 
 int heist_lock_release(heist_lock *lock) {

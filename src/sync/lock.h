@@ -10,6 +10,7 @@ struct heist__lock {
     _Atomic(uint32_t) word; /* any thread; see lock.c */
     struct heist__spin guard;
     struct heist__waitq queue; /* guard */
+    _Atomic(uint32_t) crowded; /* a hint: the word was lately more than HELD; set under the guard, cleared by a holder */
 };
 
 /* One that waits for a lock, on its stack. */
