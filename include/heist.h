@@ -22,7 +22,7 @@
  *   heist/once.h     the first one does it      heist/waitgroup.h  wait for a count of zero
  *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
  *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
- *   heist/with.h     before and after a block
+ *   heist/with.h     before and after a block   heist/defer.h    clean-up that always runs
  *   heist/executor.h calls that block, on threads beside
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
@@ -35,6 +35,7 @@
 #include <heist/channel.h>
 #include <heist/condition.h>
 #include <heist/context.h>
+#include <heist/defer.h>
 #include <heist/error.h>
 #include <heist/event.h>
 #include <heist/executor.h>
