@@ -34,6 +34,12 @@ HEIST_API int heist_task_print_stack(heist_task *t, int limit, FILE *to);
  * as all of a stack are.  Always terminated; returns the length it would have had.  Context: any. */
 HEIST_API int heist_describe_address(const void *address, int returns, char *buf, size_t size);
 
+/* Where a future or task was made, if its loop was in debug mode then: the addresses of at most ten callers, the innermost
+ * first.  (The file and line of a task's making are known always, see heist_future_repr.)  A failure that nobody looked at
+ * is reported with it.
+ * Context: any.  Suspends: never.  Returns how many, 0 when it was not noted.  Errors: -EINVAL. */
+HEIST_API int heist_future_get_birth(heist_future *f, void **frames, int max);
+
 /* ---- who waits for whom ---- */
 
 /* A future, where it stands, and those who wait for it, recursively: asyncio's FutureCallGraph. */

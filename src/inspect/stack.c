@@ -13,16 +13,17 @@
  *
  * The task's fields that its runner writes are not atomic: they are read as memory of another process would be
  * (base/peek.h). */
-#include <dlfcn.h>
 #include <errno.h>
 #include <string.h>
 
 #include "base/fork.h"
 #include "base/peek.h"
+#include "base/place.h"
 #include "base/sys.h"
 #include "coro/look.h"
 #include "inspect/inspect.h"
 #include "sched/sched.h"
+#include "task/birth.h"
 #include "task/state.h"
 #include "task/task.h"
 
@@ -119,25 +120,20 @@ int heist_task_get_stack(heist_task *t, void **frames, int max) {
     return max ? heist__task_frames(t, frames, max, ATTEMPTS, __builtin_return_address(0)) : 0;
 }
 
-/* ---- names ---- */
-
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+int heist_future_get_birth(heist_future *f, void **frames, int max) {
+    if (!f || max < 0 || (max && !frames)) return -EINVAL;
+    const struct heist__birth *b = heist__birth_of(f);
+    if (!b) return 0;
+    int n = (int)b->count < max ? (int)b->count : max;
+    memcpy(frames, b->frame, (size_t)n * sizeof(void *));
+    return n;
 }
+
+/* ---- names ---- */
 
 int heist_describe_address(const void *address, int returns, char *buf, size_t size) {
     if (!buf && size) return -EINVAL;
-    uintptr_t at = (uintptr_t)address;
-    Dl_info info;
-    /* A return address stands behind its call, which may be the last of its function. */
-    if (!at || !dladdr((void *)(at - !!returns), &info) || !info.dli_fname) /* NOLINT: an address, not an object */
-        return snprintf(buf, size, "%#lx", (unsigned long)at);
-    if (!info.dli_sname)
-        return snprintf(buf, size, "%s+%#lx", base_name(info.dli_fname),
-                        (unsigned long)(at - (uintptr_t)info.dli_fbase));
-    return snprintf(buf, size, "%s+%#lx (%s)", info.dli_sname, (unsigned long)(at - (uintptr_t)info.dli_saddr),
-                    base_name(info.dli_fname));
+    return heist__place(address, returns != 0, buf, size);
 }
 
 /* ---- to a stream ---- */

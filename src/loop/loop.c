@@ -9,6 +9,7 @@
 #include "loop/reg.h"
 #include "loop/watch.h"
 #include "mem/slab.h"
+#include "task/birth.h"
 #include "task/derived.h"
 #include "task/state.h"
 #include "task/task.h"
@@ -420,7 +421,8 @@ int heist_loop_is_closed(const heist_loop *loop) {
 int heist_loop_set_debug(heist_loop *loop, int on) {
     if (!loop) return -EINVAL;
     int monitored = a_load_rlx(&loop->debug) & HEIST__MONITORED; /* since birth */
-    a_store_rlx(&loop->debug, monitored | (on ? HEIST__DEBUG : 0)); /* rlx: a setting */
+    a_store_rlx(&loop->debug, monitored | (on ? HEIST__DEBUG : 0)); /* rlx: settings */
+    if (on) a_store_rlx(loop->care, 1);
     return 0;
 }
 
@@ -435,7 +437,7 @@ int heist_loop_set_slow_callback_duration(heist_loop *loop, double seconds) {
     return 0;
 }
 
-static int future_new(heist_loop *loop, struct heist__derived *derived, heist_future **out) {
+static int future_new(heist_loop *loop, struct heist__derived *derived, const void *maker, heist_future **out) {
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
     if (loop && a_load_acq(&loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut */
@@ -444,17 +446,21 @@ static int future_new(heist_loop *loop, struct heist__derived *derived, heist_fu
     heist_future *f = heist__future_alloc(heist__self(), loop, loop ? a_load_rlx(&loop->id) : 0);
     if (!f) return -ENOMEM;
     f->arg = derived;
+    if (loop && heist_unlikely(a_load_rlx(&loop->debug) & HEIST__DEBUG)) /* rlx: a setting */
+        heist__birth_note(f, maker);
     heist__state_born(f, derived ? HEIST__F_DERIVED : 0, derived ? 2 : 1);
     *out = f;
     return 0;
 }
 
-int heist_future_new(heist_loop *loop, heist_future **out) { return out ? future_new(loop, NULL, out) : -EINVAL; }
+int heist_future_new(heist_loop *loop, heist_future **out) {
+    return out ? future_new(loop, NULL, __builtin_return_address(0), out) : -EINVAL;
+}
 
 int heist__derived_new(heist_loop *loop, struct heist__derived *d, heist_future **out) {
-    return future_new(loop, d, out);
+    return future_new(loop, d, __builtin_return_address(0), out);
 }
 
 int heist_loop_create_future(heist_loop *loop, heist_future **out) {
-    return loop ? heist_future_new(loop, out) : -EINVAL;
+    return loop && out ? future_new(loop, NULL, __builtin_return_address(0), out) : -EINVAL;
 }

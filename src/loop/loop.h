@@ -73,6 +73,7 @@ struct heist_loop {
     _Atomic(int) running; /* who has the loop: HEIST__NOBODY … */
     _Atomic(int) closed;
     _Atomic(int) debug; /* HEIST__DEBUG, HEIST__MONITORED */
+    _Atomic(int) *care; /* birth: the runtime's word that makes a spawn look at more; stays set */
     _Atomic(int64_t) slow_ns;
 
     /* shared, under timer_lock */

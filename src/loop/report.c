@@ -37,7 +37,7 @@ void heist_loop_default_exception_handler(heist_loop *loop, const heist_report *
     if (r->file) ADD("; at: %s:%d", r->file, r->line);
     const char *stack = NULL;
     for (const char *const *e = r->extra; e && e[0] && e[1]; e += 2) {
-        if (!strcmp(e[0], "stack"))
+        if (!strcmp(e[0], "stack") || !strcmp(e[0], "made by"))
             stack = e[1];
         else
             ADD("; %s: %s", e[0], e[1]);
@@ -104,7 +104,7 @@ void heist__loop_post_report(heist_loop *loop, uint64_t loop_id, heist_report *r
         report->file = failure->file;
         report->line = failure->line;
     }
-    if (name) report->name = name;
+    if (name && *name) report->name = name;
     struct report_job *r = heist__alloc(sizeof(*r));
     if (r) {
         *r = (struct report_job){{{NULL}, &report_class}, *report, failure, name, loop};

@@ -7,10 +7,10 @@
  * worker's own answer (coro/where.h), and is dropped when it has moved meanwhile.
  *
  * One at a time looks at one worker; the lock that says who is held while the handler runs. */
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/place.h"
 #include "sched/sched.h"
 
 /* A thread that has not answered until then blocks the signal, or does not get a processor. */
@@ -29,24 +29,9 @@ static void add(struct text *t, const char *s) {
     t->line[t->used] = 0;
 }
 
-static const char *base_name(const char *path) {
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* A return address stands behind its call, which may be the last of its function. */
 static void add_place(struct text *t, uintptr_t at, bool returns) {
     char part[256];
-    Dl_info info;
-    if (!dladdr((void *)(at - returns), &info) || !info.dli_fname) { /* NOLINT: an address, not an object */
-        snprintf(part, sizeof(part), "%#lx", (unsigned long)at);
-    } else if (info.dli_sname) {
-        snprintf(part, sizeof(part), "%.120s+%#lx (%.60s)", info.dli_sname, (unsigned long)(at - (uintptr_t)info.dli_saddr),
-                 base_name(info.dli_fname));
-    } else {
-        snprintf(part, sizeof(part), "%.60s+%#lx", base_name(info.dli_fname),
-                 (unsigned long)(at - (uintptr_t)info.dli_fbase));
-    }
+    heist__place((const void *)at, returns, part, sizeof(part));
     add(t, part);
 }
 

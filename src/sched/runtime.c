@@ -200,6 +200,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     rt->inherited = rt->fatal_ends = inherited;
     rt->stack_bytes = (uint32_t)(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
     rt->max_tasks = opts->max_tasks;
+    a_store_rlx(&rt->care, rt->max_tasks || (rt->flags & HEIST_RUNTIME_DEBUG)); /* rlx: not published yet */
     snprintf(rt->name, sizeof(rt->name), "%.9s", opts->name ? opts->name : "heist");
     heist__clock_init(&rt->clock, opts->flags & HEIST_RUNTIME_VIRTUAL_TIME, 0);
     a_store_rlx(&rt->users, 1); /* rlx, as the next: not published yet */
@@ -222,6 +223,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         if (err) break;
         heist_loop *loop = rt->worker[i]->loop;
         loop->alone = alone;
+        loop->care = &rt->care;
         loop->max_inbox = opts->max_inbox;
         loop->handler = opts->exception_handler;
         loop->handler_user = opts->exception_user;

@@ -100,6 +100,7 @@ struct heist_runtime {
     bool fatal_ends; /* heist_run's, or a runner's: a fatal code closes it */
     uint32_t stack_bytes;
     size_t max_tasks;
+    _Atomic(int) care; /* a spawn looks at more: there is a limit, or debug mode */
     int64_t stuck_after_ns; /* the monitor's; INT64_MAX: none */
     int stuck_signal;       /* 0: none */
     char name[16];

@@ -22,6 +22,7 @@
 #include "sched/sched.h"
 #include "sched/timeout.h"
 #include "task/context.h"
+#include "task/birth.h"
 #include "task/extra.h"
 #include "task/state.h"
 
@@ -119,17 +120,30 @@ int heist__task_read_options(const heist_task_options *from, heist_task_options 
 }
 
 /* What a task has from birth beside its body.  *out may stay NULL: it has nothing. */
-static int make_extra(const heist_task_options *opts, struct heist__extra **out) {
-    if (!opts || !opts->name) return 0;
-    size_t n = strlen(opts->name) + 1;
+static int make_extra(heist_loop *loop, const heist_task_options *opts, const void *start, struct heist__extra **out) {
+    bool noted = a_load_rlx(&loop->debug) & HEIST__DEBUG; /* rlx: a setting */
+    if (!opts->name && !noted) return 0;
     struct heist__extra *e = heist__zalloc(sizeof(*e));
-    char *name = e ? heist__alloc(n) : NULL;
-    if (!name) {
-        heist__free(e);
-        return -ENOMEM;
+    if (!e) return -ENOMEM;
+    if (opts->name) {
+        size_t n = strlen(opts->name) + 1;
+        char *name = heist__alloc(n);
+        if (!name) {
+            heist__free(e);
+            return -ENOMEM;
+        }
+        a_store_rlx(&e->name, memcpy(name, opts->name, n)); /* rlx: not published yet */
     }
-    a_store_rlx(&e->name, memcpy(name, opts->name, n)); /* rlx: not published yet */
+    if (noted) e->birth = heist__birth_make(start, 1); /* by whoever called us; without memory it has none */
     *out = e;
+    return 0;
+}
+
+/* What few runtimes ask of each birth. */
+static HEIST_COLD int careful(heist_runtime *rt, heist_loop *loop, const heist_task_options **opts) {
+    static const heist_task_options none = HEIST_TASK_OPTIONS_INIT;
+    if (rt->max_tasks && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
+    if (!*opts && (a_load_rlx(&loop->debug) & HEIST__DEBUG)) *opts = &none; /* rlx: a setting */
     return 0;
 }
 
@@ -176,9 +190,9 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     bool own = w && w->rt == rt;
     /* A worker that has seen the close refuses; one that has not is waited for (shutdown.c). */
     if (heist_unlikely(own && w->acked)) return HEIST_ECLOSED;
-    if (heist_unlikely(rt->max_tasks) && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
+    if (heist_unlikely(a_load_rlx(&rt->care)) && (err = careful(rt, loop, &opts))) return err; /* rlx: a setting */
     struct heist__extra *extra = NULL;
-    if (opts && (err = make_extra(opts, &extra))) return err;
+    if (opts && (err = make_extra(loop, opts, __builtin_return_address(0), &extra))) return err;
     if (opts && (opts->flags & HEIST_TASK_INHERIT_DEADLINE) && (err = inherit_deadline(rt, fn, &extra))) {
         heist__extra_free(extra);
         return err;

@@ -39,6 +39,7 @@ const char *heist__extra_name(heist_task *t) {
 
 void heist__extra_free(struct heist__extra *e) {
     if (!e) return;
+    heist__free(e->birth);
     heist__free(a_load_rlx(&e->name)); /* rlx, as the next: nobody else holds it */
     heist_context *ctx = a_load_rlx(&e->context);
     if (ctx && !e->released) heist__context_release(ctx);

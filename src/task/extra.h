@@ -10,10 +10,12 @@
 
 #include "conc/atomic.h"
 
+struct heist__birth;
 struct heist__block;
 struct heist__scope;
 
 struct heist__extra {
+    struct heist__birth *birth; /* birth: where it was made, in debug mode; see birth.h */
     _Atomic(char *) name; /* its own, or NULL; changed and copied under the name lock (name.c) */
 
     /* context variables (context.h) */

@@ -10,6 +10,7 @@
 #include "conc/self.h"
 #include "mem/slab.h"
 #include "task/derived.h"
+#include "task/birth.h"
 #include "task/extra.h"
 #include "task/state.h"
 #include "task/task.h"
@@ -62,7 +63,8 @@ static HEIST_NOINLINE void destroy(heist_future *f) {
         report.message = heist__is_task(f) ? "the failure of a task was never retrieved"
                                            : "the failure of a future was never retrieved";
         report.code = f->code;
-        if (heist__is_task(f)) name = heist__task_name_dup(f);
+        name = heist__birth_report(f, &report.extra);
+        if (name && *name) report.name = name;
         heist__task_hooks.report(f->loop, f->loop_id, &report, f->failure, name);
         f->failure = NULL;
     }

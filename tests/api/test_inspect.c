@@ -1,4 +1,4 @@
-/* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-10 to DBG-20. */
+/* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-02 to DBG-20. */
 #include "support/harness.h"
 
 #include <stdio.h>
@@ -764,6 +764,156 @@ static void counters_of_workers_add_up_DBG_20(void **state) {
     harness_runtime_end(rt);
 }
 
+/* ---- debug mode ---- */
+
+static void *made_at;
+
+__attribute__((noinline)) static int make_both(heist_future **f, heist_task **t) {
+    made_at = __builtin_return_address(0);
+    int err = heist_future_new(NULL, f);
+    if (!err) err = heist_create_task(fail_with_words, NULL, NULL, t);
+    return err;
+}
+static int (*volatile make_both_again)(heist_future **f, heist_task **t) = make_both;
+
+struct births {
+    int debug, future_count, task_count, code;
+    void *of_future[10], *of_task[10];
+    int future_found, task_found, limited;
+};
+
+static int note_births(void *arg, void **out) {
+    struct births *b = arg;
+    (void)out;
+    heist_future *f;
+    heist_task *t;
+    heist_loop *loop;
+    int err = heist_get_running_loop(&loop);
+    if (err) return err;
+    heist_loop_set_debug(loop, b->debug);
+    err = make_both_again(&f, &t);
+    if (err) return err;
+    b->future_count = heist_future_get_birth(f, b->of_future, 10);
+    b->task_count = heist_future_get_birth(t, b->of_task, 10);
+    b->limited = heist_future_get_birth(t, b->of_task, 1);
+    for (int i = 0; i < b->future_count; i++) b->future_found += b->of_future[i] == made_at;
+    b->task_count = heist_future_get_birth(t, b->of_task, 10);
+    for (int i = 0; i < b->task_count; i++) b->task_found += b->of_task[i] == made_at;
+    heist_future_set_exception(f, -EIO, "nobody looks");
+    heist_unref(f);
+    while (!heist_future_done(t)) heist_sleep(0.001);
+    heist_unref(t); /* nobody has looked at its failure */
+    return 0;
+}
+
+/* Reports, as sentences with the fields that the library adds. */
+struct reports {
+    struct record record;
+    int made_at, made_by;
+};
+
+static void note_report(heist_loop *loop, const heist_report *r, void *user) {
+    struct reports *to = user;
+    (void)loop;
+    record_add(&to->record, "%s|%s|%s", r->message, heist_error_name(r->code), r->name ? r->name : "-");
+    for (const char *const *e = r->extra; e && e[0]; e += 2) {
+        to->made_at += !strcmp(e[0], "made at") && strstr(e[1], "test_inspect.c:");
+        to->made_by += !strcmp(e[0], "made by") && strchr(e[1], '\n');
+    }
+}
+
+static void births_are_noted_in_debug_mode_and_reported_DBG_04_DBG_07(void **state) {
+    (void)state;
+    for (int debug = 0; debug < 2; debug++) {
+        struct births b = {.debug = debug};
+        struct reports told = {.record = RECORD_INIT};
+        heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+        opts.workers = 1;
+        opts.exception_handler = note_report;
+        opts.exception_user = &told;
+        assert_int_equal(heist_run(note_births, &b, &opts, NULL), 0);
+        assert_int_equal(b.future_found, debug);
+        assert_int_equal(b.task_found, debug);
+        assert_int_equal(b.limited, debug);
+        assert_true(debug ? b.future_count > 1 && b.task_count > 1 : !b.future_count && !b.task_count);
+        const char *text = record_text(&told.record);
+        assert_non_null(strstr(text, "the failure of a future was never retrieved|EIO|-"));
+        assert_non_null(strstr(text, "the failure of a task was never retrieved|EPROTO|Task-"));
+        assert_int_equal(record_words(&told.record), 2);
+        assert_int_equal(told.made_at, 1);
+        assert_int_equal(told.made_by, debug ? 2 : 0);
+    }
+    void *frame[1];
+    assert_int_equal(heist_future_get_birth(NULL, frame, 1), -EINVAL);
+}
+
+static int look_at_failures(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_task *t = start(fail_with_words, NULL, "awaited");
+    heist_await(t, NULL);
+    heist_unref(t);
+    t = start(fail_with_words, NULL, "asked");
+    while (!heist_future_done(t)) heist_sleep(0.001);
+    heist_exception e = HEIST_EXCEPTION_INIT;
+    heist_future_exception(t, &e);
+    heist_unref(t);
+    return 0;
+}
+
+static void a_failure_that_somebody_saw_is_not_reported_DBG_08(void **state) {
+    (void)state;
+    struct reports told = {.record = RECORD_INIT};
+    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+    opts.workers = harness_workers();
+    opts.exception_handler = note_report;
+    opts.exception_user = &told;
+    assert_int_equal(heist_run(look_at_failures, NULL, &opts, NULL), 0);
+    assert_int_equal(record_words(&told.record), 0);
+}
+
+static void a_loop_that_is_dropped_unclosed_is_reported_DBG_09(void **state) {
+    (void)state;
+    struct reports told = {.record = RECORD_INIT};
+    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+    opts.exception_handler = note_report;
+    opts.exception_user = &told;
+    heist_loop *loop;
+    assert_int_equal(heist_loop_new(&opts, &loop), 0);
+    heist_loop_unref(loop);
+    assert_non_null(strstr(record_text(&told.record), "a loop was dropped without being closed"));
+}
+
+static int hold_for_a_while(void *arg, void **out) {
+    (void)arg, (void)out;
+    usleep(20000);
+    return 0;
+}
+
+static int hold_callback(void *arg) {
+    (void)arg;
+    usleep(20000);
+    return 0;
+}
+
+static void slow_steps_and_callbacks_are_reported_DBG_02(void **state) {
+    (void)state;
+    struct reports told = {.record = RECORD_INIT};
+    heist_loop *loop = harness_real_loop();
+    heist_loop_set_exception_handler(loop, note_report, &told);
+    heist_loop_set_debug(loop, 1);
+    assert_int_equal(heist_loop_set_slow_callback_duration(loop, 0.005), 0);
+    heist_task_options opts = HEIST_TASK_OPTIONS_INIT;
+    opts.name = "held";
+    heist_call_options call = HEIST_CALL_OPTIONS_INIT;
+    call.name = "slow callback";
+    assert_int_equal(heist_loop_call_soon(loop, hold_callback, NULL, &call, NULL), 0);
+    assert_int_equal(heist_loop_run_coroutine(loop, hold_for_a_while, NULL, &opts, NULL), 0);
+    assert_non_null(strstr(record_text(&told.record), "a task step held its worker too long|"));
+    assert_non_null(strstr(record_text(&told.record), "|held"));
+    assert_non_null(strstr(record_text(&told.record), "a callback held its worker too long|"));
+    harness_loop_end(loop);
+}
+
 /* ---- bad input, no memory ---- */
 
 static int no_memory_for_a_graph(void *arg, void **out) {
@@ -850,6 +1000,10 @@ int main(void) {
         API_TEST(a_dump_without_memory_says_so),
         API_TEST(serving_starts_and_stops_and_gives_everything_back),
         API_TEST(counters_of_workers_add_up_DBG_20),
+        API_TEST(births_are_noted_in_debug_mode_and_reported_DBG_04_DBG_07),
+        API_TEST(a_failure_that_somebody_saw_is_not_reported_DBG_08),
+        API_TEST(a_loop_that_is_dropped_unclosed_is_reported_DBG_09),
+        API_TEST(slow_steps_and_callbacks_are_reported_DBG_02),
         API_TEST(without_memory_it_says_so_and_leaves_nothing),
         API_TEST(bad_input_is_refused),
     };
