@@ -25,8 +25,8 @@
 static bool read_coro(const struct heist__coro *c, struct heist__coro *now, char **top) {
     struct heist__stack stack, *s;
     if (!c || heist__peek(c, now, sizeof(*now))) return false;
-    s = heist__stack_of_user((void *)(uintptr_t)c);
-    if (now->stack != s || heist__peek(s, &stack, offsetof(struct heist__stack, user))) return false;
+    s = now->stack; /* its own, or that of the one nested in it, which nobody else enters while this one is at rest */
+    if (heist__peek(s, &stack, offsetof(struct heist__stack, user))) return false;
     *top = heist__stack_top(s);
     char *sp = now->sp;
     return sp && sp >= stack.lo && sp + HEIST__CTX_FIRST_FRAME <= *top && (uintptr_t)sp % 8 == 0;

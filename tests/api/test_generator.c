@@ -312,6 +312,52 @@ static void running_one_is_busy_CORO_23(void **state) {
     heist_generator_unref(g);
 }
 
+/* A task that suspends within a body is seen from outside where it stands: in the body. */
+struct seen {
+    heist_task *task;
+    int frames, in_body;
+};
+static __attribute__((noinline)) int sleep_in_body(heist_generator *self, void *arg, void **out) {
+    int err = heist_sleep(2);
+    (void)arg;
+    (void)out;
+    return err ? err : heist_generator_yield(self, NULL, NULL);
+}
+static int drive_sleeper(void *arg, void **out) {
+    heist_generator *g;
+    (void)arg;
+    (void)out;
+    int err = heist_generator_new(sleep_in_body, NULL, NULL, &g);
+    if (!err) err = heist_generator_next(g, NULL);
+    if (!err) err = heist_generator_close(g);
+    heist_generator_unref(g);
+    return err;
+}
+static int look_at_sleeper(void *arg, void **out) {
+    struct seen *s = arg;
+    void *frames[32];
+    (void)out;
+    int err = heist_create_task(drive_sleeper, NULL, NULL, &s->task);
+    if (!err) err = heist_sleep(1);
+    if (err) return err;
+    s->frames = heist_task_get_stack(s->task, frames, 32);
+    for (int i = 0; i < s->frames; i++) {
+        uintptr_t at = (uintptr_t)frames[i], body = (uintptr_t)sleep_in_body;
+        s->in_body += at > body && at < body + 512;
+    }
+    err = heist_await(s->task, NULL);
+    heist_unref(s->task);
+    return err;
+}
+
+static void stack_of_a_task_that_waits_in_a_body_shows_the_body(void **state) {
+    (void)state;
+    struct seen s = {NULL, 0, 0};
+    assert_int_equal(harness_run(look_at_sleeper, &s, NULL), 0);
+    assert_true(s.frames > 2);
+    assert_int_equal(s.in_body, 1);
+}
+
 /* A generator that several tasks drive, each under a lock of theirs: its frames are where they were. */
 struct shared {
     heist_generator *g;
@@ -1455,6 +1501,7 @@ int main(void) {
         API_TEST(nested_bodies_move_with_their_task),
         API_TEST(tasks_and_threads_may_drive_one_by_turns),
         API_TEST(body_may_await_tasks_that_run_in_place),
+        API_TEST(stack_of_a_task_that_waits_in_a_body_shows_the_body),
         API_TEST(rounding_belongs_to_the_body),
         API_TEST(callback_may_drive_one_that_does_not_suspend_CORO_06),
         API_TEST(last_unref_closes_without_suspending),
