@@ -75,6 +75,7 @@ void bench_group_deinit(struct bench_group *g);
 
 void bench_yield(const struct bench_args *args);
 void bench_spawn_join(const struct bench_args *args);
+void bench_context(const struct bench_args *args);
 void bench_spawn_many(const struct bench_args *args);
 void bench_gather(const struct bench_args *args);
 void bench_fib(const struct bench_args *args);

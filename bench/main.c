@@ -14,6 +14,7 @@
 static const struct bench_workload workloads[] = {
     {"yield", 5000000, bench_yield},
     {"spawn_join", 1000000, bench_spawn_join},
+    {"context", 1000000, bench_context},
     {"spawn_many", 1000000, bench_spawn_many},
     {"gather", 10000, bench_gather},
     {"fib", 32, bench_fib},
