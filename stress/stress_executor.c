@@ -13,6 +13,7 @@
  * Invariant: a job's cell is written by its submitter before it is handed in, by whoever runs or
  * frees it after that, and read by the checks when the round is over. */
 #include "common.h"
+#include "faults.h"
 
 #include <errno.h>
 #include <time.h>
@@ -248,13 +249,14 @@ static int move_body(void *arg, void **out) {
         int err = heist_to_thread(visiting, &v, &value);
         int inside = s_observe(&v.inside);
         stress_check(inside != 1, "heist_to_thread returned while its function ran");
-        stress_check(err == 0 || err == -ECANCELED, "heist_to_thread gave %s", heist_error_name(err));
+        stress_check(err == 0 || err == -ECANCELED || (err == -EAGAIN && stress_short_of(err)), "heist_to_thread gave %s",
+                     heist_error_name(err));
         stress_check((err == 0) == (inside == 2), "heist_to_thread gave %s, and its function %s", heist_error_name(err),
                      inside ? "ran" : "did not run");
         stress_check(err != 0 || value == &v, "another function's result");
         s_add(&moved_count, 1);
         stress_progress(1);
-        if (err) return err;
+        if (err == -ECANCELED) return err;
     }
     return 0;
 }
@@ -423,6 +425,7 @@ static void check_cells(void) {
 static void one_round(struct stress_rng *rng) {
     int workers = stress_draw_workers(rng), plain = (int)stress_between(rng, 1, SUBMITTERS);
     int tasks = (int)stress_between(rng, 1, SUBMITTERS);
+    unsigned shortages = stress_chance(rng, 30) ? SHORT_OF_THREADS : 0;
     double span = 0.05 + 0.05 * (double)stress_below(rng, 6);
     heist_runtime_options options = HEIST_RUNTIME_OPTIONS_INIT;
     bool spare = workers == 1 || stress_chance(rng, 30);
@@ -432,11 +435,13 @@ static void one_round(struct stress_rng *rng) {
     memset(cells, 0, sizeof(*cells) * (size_t)JOBS_MAX);
     s_set(&next_cell, 0);
     for (int i = 0; i < POOLS; i++) make_ground(&grounds[i], rng);
-    stress_settings("%d workers%s, %d threads, %d tasks, pools of %d %d %d %d, %.2f s", workers, spare ? " and a spare" : "",
-                    plain, tasks, grounds[0].most, grounds[1].most, grounds[2].most, grounds[3].most, span);
+    stress_settings("%d workers%s, %d threads, %d tasks, pools of %d %d %d %d, %.2f s%s%s", workers, spare ? " and a spare" : "",
+                    plain, tasks, grounds[0].most, grounds[1].most, grounds[2].most, grounds[3].most, span,
+                    shortages ? ", short of " : "", shortages ? "threads" : "");
     stress_phase("handing in");
     rt = stress_runtime("executor", workers, &options);
     struct hand hands[2 * SUBMITTERS + 1];
+    stress_faults_start(rng, shortages);
     round_end = stress_now() + span;
     for (int i = 0; i <= plain + tasks; i++) {
         hands[i].rng = stress_stream(rng, (uint64_t)i);
@@ -454,6 +459,8 @@ static void one_round(struct stress_rng *rng) {
         stress_check(err == 0, "a task that hands in ended with %s", heist_error_name(err));
         heist_unref(hands[i].task);
     }
+    stress_faults_stop();
+    stress_faults_forget();
     stress_phase("ending");
     bool first = stress_chance(rng, 50);
     if (first) stress_runtime_end(rt);
@@ -464,6 +471,7 @@ static void one_round(struct stress_rng *rng) {
 
 int main(int argc, char **argv) {
     stress_begin(argc, argv, "executor", "each job runs once or is cancelled before it begins; no pool leaves anything");
+    stress_faults_begin();
     cells = stress_alloc(sizeof(*cells) * (size_t)JOBS_MAX);
     struct stress_rng rng;
     while (stress_next_round(&rng)) one_round(&rng);

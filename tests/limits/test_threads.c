@@ -169,9 +169,74 @@ static void scene_many(long workers) {
     scene_expect(heist_runtime_new(&opts, &rt) == -EINVAL);
 }
 
+struct doors {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    int inside;
+    bool open;
+};
+
+static int pass(void *arg, void **out) {
+    struct doors *d = arg;
+    (void)out;
+    pthread_mutex_lock(&d->lock);
+    d->inside++;
+    while (!d->open) pthread_cond_wait(&d->opened, &d->lock);
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
+static void open_doors(struct doors *d) {
+    pthread_mutex_lock(&d->lock);
+    d->open = true;
+    pthread_cond_broadcast(&d->opened);
+    pthread_mutex_unlock(&d->lock);
+}
+
+/* A pool asks for threads one by one: without any its answer is the system's, with one a second is not needed. */
+static void scene_executor(long unused) {
+    struct doors d = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0, false};
+    heist_executor_options opts = HEIST_EXECUTOR_OPTIONS_INIT;
+    heist_executor_stats stats = HEIST_EXECUTOR_STATS_INIT;
+    heist_executor *e = NULL;
+    heist_executor_map *map = NULL;
+    heist_future *f[2] = {NULL, NULL};
+    void *args[5] = {&d, &d, &d, &d, &d};
+    (void)unused;
+    int before = threads_now();
+    opts.max_threads = 6;
+    scene_expect(heist_executor_new(&opts, &e) == 0);
+    until_refused = 1;
+    refused = 0;
+    scene_expect(heist_executor_submit(e, pass, &d, NULL, &f[0]) == -EAGAIN && !f[0] && refused == 1);
+    until_refused = 1;
+    scene_expect(heist_executor_map_new(e, pass, args, 5, NULL, HEIST_FOREVER, &map) == -EAGAIN && !map);
+    scene_expect(heist_executor_get_stats(e, &stats) == 0 && !stats.threads && !stats.queued && !d.inside);
+    scene_expect(threads_settle_at(before));
+    scene_expect(heist_executor_submit(e, pass, &d, NULL, &f[0]) == 0); /* one thread, which it occupies */
+    asked = refused = 0;
+    until_refused = 1;
+    scene_expect(heist_executor_submit(e, pass, &d, NULL, &f[1]) == 0 && refused == 1);
+    scene_expect(heist_executor_get_stats(e, &stats) == 0 && stats.threads == 1);
+    until_refused = 3; /* the third of five */
+    scene_expect(heist_executor_map_new(e, pass, args, 5, NULL, HEIST_FOREVER, &map) == 0 && refused == 2 && asked == 4);
+    scene_expect(heist_executor_get_stats(e, &stats) == 0 && stats.threads == 3);
+    open_doors(&d);
+    for (int i = 0; i < 2; i++) {
+        scene_expect(heist_await(f[i], NULL) == 0);
+        heist_unref(f[i]);
+    }
+    for (int i = 0; i < 5; i++) scene_expect(heist_executor_map_next(map, NULL) == 1);
+    heist_executor_map_free(map);
+    scene_expect(heist_executor_shutdown(e, 0) == 0);
+    scene_expect(heist_executor_get_stats(e, &stats) == 0 && stats.done == 7 && !stats.threads);
+    heist_executor_unref(e);
+    scene_expect(threads_settle_at(before));
+}
+
 static const struct scene scenes[] = {
     {"runtime", scene_runtime}, {"run", scene_run},   {"alone", scene_alone},
-    {"kernel", scene_kernel},   {"many", scene_many},
+    {"kernel", scene_kernel},   {"many", scene_many}, {"executor", scene_executor},
 };
 
 static void runtime_whose_threads_are_refused_leaves_none_behind(void **state) {
@@ -196,6 +261,12 @@ static void one_worker_and_a_loop_of_its_own_ask_for_no_thread(void **state) {
     child_expect_success();
 }
 
+static void executor_needs_one_thread_and_no_more(void **state) {
+    (void)state;
+    child_play("executor", 0);
+    child_expect_success();
+}
+
 static void limit_of_the_kernel_is_a_code_too(void **state) {
     (void)state;
     if (CHILD_INSTRUMENTED) skip(); /* a detector dies of it, or has threads of its own */
@@ -215,6 +286,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(runtime_whose_threads_are_refused_leaves_none_behind),
         cmocka_unit_test(run_whose_threads_are_refused_does_not_run_main),
         cmocka_unit_test(one_worker_and_a_loop_of_its_own_ask_for_no_thread),
+        cmocka_unit_test(executor_needs_one_thread_and_no_more),
         cmocka_unit_test(limit_of_the_kernel_is_a_code_too),
         cmocka_unit_test(many_workers_start_work_and_end),
     };

@@ -830,6 +830,102 @@ SCENE(last_reference) {
     if (err == 0) heist_sim_check(l.freed == 1);
 }
 
+/* ---- executors and blocking sections ---- */
+
+struct trade {
+    heist_executor *e;
+    _Atomic(int) ran, freed, results, told;
+};
+
+static int trade_job(void *arg, void **out) {
+    struct trade *t = arg;
+    atomic_fetch_add(&t->ran, 1);
+    heist_yield(); /* of the thread */
+    *out = t;
+    return 0;
+}
+
+static void trade_arg_freed(void *arg) { atomic_fetch_add(&((struct trade *)arg)->freed, 1); }
+static void trade_result_freed(void *result) { atomic_fetch_add(&((struct trade *)result)->results, 1); }
+
+static int trader(void *arg, void **out) {
+    struct trade *t = arg;
+    heist_job_options o = HEIST_JOB_OPTIONS_INIT;
+    o.arg_free = trade_arg_freed;
+    o.result_free = trade_result_freed;
+    (void)out;
+    for (int i = 0; i < 2; i++) {
+        heist_future *f;
+        int err = heist_executor_submit(t->e, trade_job, t, &o, &f);
+        heist_sim_check(err == 0 || err == HEIST_EEXECSHUTDOWN);
+        if (err) return 0;
+        if (heist_sim_choose(3) == 0) heist_cancel(f);
+        err = heist_await(f, NULL);
+        heist_sim_check(err == 0 || err == -ECANCELED);
+        atomic_fetch_add(&t->told, 1);
+        heist_unref(f);
+    }
+    return 0;
+}
+
+static void trade_closer(void *arg) {
+    struct trade *t = arg;
+    unsigned flags = heist_sim_choose(2) ? HEIST_EXECUTOR_CANCEL_QUEUED : 0;
+    heist_sim_check(heist_executor_shutdown(t->e, flags) == 0);
+}
+
+SCENE(executor) {
+    heist_runtime *rt = open_runtime(arg);
+    struct trade t = {NULL, 0, 0, 0, 0};
+    heist_executor_options o = HEIST_EXECUTOR_OPTIONS_INIT;
+    heist_sim_thread *closer = NULL;
+    heist_task *task[2];
+    o.max_threads = 2;
+    o.idle_seconds = 1e-5;
+    heist_sim_check(heist_executor_new(&o, &t.e) == 0);
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(rt, trader, &t, NULL, &task[i]) == 0);
+    if (heist_sim_choose(2)) heist_sim_check(heist_sim_thread_start(trade_closer, &t, &closer) == 0);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(task[i], NULL) == 0);
+        heist_unref(task[i]);
+    }
+    if (closer) heist_sim_thread_join(closer);
+    heist_sim_check(heist_executor_shutdown(t.e, 0) == 0);
+    heist_executor_unref(t.e);
+    close_runtime(rt);
+    heist_sim_check(t.freed == t.told && t.ran <= t.told && t.results == t.ran);
+}
+
+static int section_guest(void *arg, void **out) {
+    (void)out;
+    atomic_fetch_add((_Atomic(int) *)arg, 1);
+    return 0;
+}
+
+static int section_host(void *arg, void **out) {
+    heist_task *t;
+    (void)out;
+    heist_sim_check(heist_create_task(section_guest, arg, NULL, &t) == 0);
+    heist_sim_check(heist_blocking_begin() == 0);
+    heist_sim_check(heist_await(t, NULL) == 0); /* blocks the thread, and the guest stands in its queue */
+    heist_sim_check(heist_blocking_end() == 0);
+    heist_unref(t);
+    return heist_yield();
+}
+
+SCENE(section) {
+    heist_runtime *rt = open_runtime(arg);
+    _Atomic(int) served = 0;
+    for (int i = 0; i < 2; i++) {
+        heist_task *t;
+        heist_sim_check(heist_runtime_run_coroutine(rt, section_host, &served, NULL, &t) == 0);
+        heist_sim_check(heist_await(t, NULL) == 0);
+        heist_unref(t);
+    }
+    heist_sim_check(served == 2);
+    close_runtime(rt);
+}
+
 const struct scene scenes[] = {
     {"spawn", spawn, 1},
     {"gather", gather, 1},
@@ -848,5 +944,7 @@ const struct scene scenes[] = {
     {"two_runtimes", two_runtimes, 1},
     {"readers", readers, 1},
     {"last_reference", last_reference, 1},
+    {"executor", executor, 1},
+    {"section", section, 2},
 };
 const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
