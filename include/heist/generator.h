@@ -98,7 +98,6 @@ HEIST_API int heist_generator_result(heist_generator *g, void **out);
  * HEIST_ESTOP: it has ended, now or before; heist_generator_result has the return value.
  * Any other code of the body: once, from the call in which it ended; after that HEIST_ESTOP.
  * Errors: -EBUSY (somebody is inside: also the body itself), -ENOMEM (no stack: it is still to begin), -EINVAL. */
-
 HEIST_API int heist_generator_next(heist_generator *g, void **out);
 /* The yield at which the body stands gives `value`.  Before the first next only NULL can be sent: HEIST_ENOTSTARTED. */
 HEIST_API int heist_generator_send(heist_generator *g, void *value, void **out);

@@ -322,13 +322,12 @@ static HEIST_COLD void abandon(heist_generator *g) {
 
 /* The last reference of one that is suspended: closes it as a destructor. */
 static HEIST_COLD void close_dropped(heist_generator *g) {
-    struct heist__self *self = heist__self();
-    heist_task *t = self->task;
-    self->task = NULL;
+    heist_task *t = heist__self()->task;
+    heist__self()->task = NULL;
     a_store_rlx(&g->refs, 1); /* rlx: nobody else has it; the body may take one, and give it back */
     release(g, HEIST_GENERATOR_RUNNING);
     if (!resume(g, HEIST_EGENEXIT, NULL, NULL)) abandon(g);
-    self->task = t; /* nothing has suspended: the same thread */
+    heist__self()->task = t;
 }
 
 void heist_generator_unref(heist_generator *g) {
