@@ -249,7 +249,7 @@ static int run(struct selecting *s, bool waits, int64_t deadline_ns) {
         unlock_all(s);
         if (wake) heist__park_wake(wake);
         if (won >= 0) {
-            if (waits) heist__wait_skipped(self);
+            if (waits) heist__wait_skipped(heist__self()); /* another thread, perhaps: it may have waited before */
             return finish(s, won, code, value);
         }
         if (won == NONE) {
