@@ -315,6 +315,15 @@ static int wait_for_children(heist_group *g) {
     return heist__wait(&l.wait);
 }
 
+/* No child lives, and none can be made any more: one step, for others than children may make some, too. */
+static bool has_ended(heist_group *g) {
+    heist__spin_lock(&g->lock);
+    bool ended = !g->live;
+    if (ended) g->state = LEFT;
+    heist__spin_unlock(&g->lock);
+    return ended;
+}
+
 static void abort_now(heist_group *g) {
     heist__spin_lock(&g->lock);
     bool mine = abort_begin(g);
@@ -359,17 +368,16 @@ int heist_group_exit(heist_group *g, int code) {
     }
     if (cancelled || g->body_code) abort_now(g);
 
-    if (!heist_group_count(g)) heist__wait_skipped(heist__self());
-    while (heist_group_count(g)) {
-        if (wait_for_children(g) != -ECANCELED) continue;
-        cancelled = true;
-        abort_now(g);
+    if (has_ended(g)) {
+        heist__wait_skipped(heist__self());
+    } else {
+        do {
+            if (wait_for_children(g) != -ECANCELED) continue;
+            cancelled = true;
+            abort_now(g);
+        } while (!has_ended(g));
     }
-    heist__spin_lock(&g->lock);
-    g->state = LEFT;
-    bool failed = g->failures || g->body_code;
-    heist__spin_unlock(&g->lock);
-    if (!failed) return cancelled ? -ECANCELED : 0;
+    if (!g->failures && !g->body_code) return cancelled ? -ECANCELED : 0;
     if (cancelled) heist__cancel_again(t, g->base); /* the code does not tell of it */
     tell(g, t);
     return HEIST_EGROUP;

@@ -15,6 +15,7 @@ struct heritage {
     heist_runtime *rt;
     heist_future *future;
     heist_channel *channel;
+    heist_group *group;
     heist_completions *it;
     _Atomic(bool) enough;
 };
@@ -109,6 +110,7 @@ static void calls_in_the_child_are_refused_and_the_parent_goes_on(void **state) 
     heist_task *task = NULL;
     assert_int_equal(heist_future_new(NULL, &h.future), 0);
     assert_int_equal(heist_channel_new(1, &h.channel), 0);
+    assert_int_equal(heist_group_new(&h.group), 0);
     assert_int_equal(heist_as_completed(&h.future, 1, HEIST_FOREVER, &h.it), 0);
     assert_int_equal(heist_runtime_run_coroutine(h.rt, nothing, NULL, NULL, &task), 0);
     assert_int_equal(heist_await(task, NULL), 0);
@@ -125,6 +127,7 @@ static void calls_in_the_child_are_refused_and_the_parent_goes_on(void **state) 
     heist_unref(h.future);
     heist_completions_free(h.it);
     heist_channel_unref(h.channel);
+    heist_group_unref(h.group);
     harness_runtime_end(h.rt);
     harness_loop_end(h.loop);
     assert_int_equal(wrong, 0);
@@ -149,6 +152,7 @@ static void fork_in_the_middle_of_work_does_not_hang_the_child(void **state) {
     struct heritage h = {.loop = harness_loop(), .rt = harness_runtime(0)};
     assert_int_equal(heist_future_new(NULL, &h.future), 0);
     assert_int_equal(heist_channel_new(1, &h.channel), 0);
+    assert_int_equal(heist_group_new(&h.group), 0);
     assert_int_equal(heist_as_completed(&h.future, 1, HEIST_FOREVER, &h.it), 0);
     pthread_t threads[2] = {harness_thread(submit_until_told, &h), harness_thread(submit_until_told, &h)};
     int bad = 0;
@@ -157,6 +161,7 @@ static void fork_in_the_middle_of_work_does_not_hang_the_child(void **state) {
     for (int i = 0; i < 2; i++) harness_join(threads[i]);
     heist_unref(h.future);
     heist_completions_free(h.it);
+    heist_group_unref(h.group);
     heist_channel_unref(h.channel);
     harness_runtime_end(h.rt);
     harness_loop_end(h.loop);

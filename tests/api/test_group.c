@@ -659,6 +659,74 @@ static void a_group_may_be_ended_early_by_anybody_COMP_51(void **state) {
     assert_true(t.ended <= t.made); /* the rest was cancelled before it began */
 }
 
+/* Others than children may add some until the very end: whoever is let in is waited for. */
+struct door {
+    pthread_mutex_t lock;
+    heist_group *open;
+    struct visit *visit;
+    bool stop;
+};
+struct visit {
+    _Atomic(int) over, late, let_in, ended;
+};
+static int visits(void *arg, void **out) {
+    struct visit *v = arg;
+    (void)out;
+    v->late += v->over;
+    v->ended++;
+    return 0;
+}
+static void *knocks(void *arg) {
+    struct door *d = arg;
+    for (;;) {
+        pthread_mutex_lock(&d->lock);
+        heist_group *g = heist_group_ref(d->open);
+        struct visit *v = d->visit;
+        bool stop = d->stop;
+        pthread_mutex_unlock(&d->lock);
+        if (g && heist_group_create_task(g, visits, v, NULL, NULL) == 0) v->let_in++;
+        heist_group_unref(g);
+        if (stop) return NULL;
+    }
+}
+#define VISITS 300
+static int opens_often(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    static struct visit visit[VISITS];
+    memset(visit, 0, sizeof visit);
+    struct door d = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    pthread_t thread = harness_thread(knocks, &d);
+    for (int i = 0; i < VISITS; i++) {
+        heist_group *g = entered(s);
+        pthread_mutex_lock(&d.lock);
+        d.open = g;
+        d.visit = &visit[i];
+        pthread_mutex_unlock(&d.lock);
+        CHECK(heist_yield(), 0);
+        CHECK(heist_group_exit(g, 0), 0);
+        visit[i].over = 1;
+        CHECK(heist_group_count(g), 0);
+        pthread_mutex_lock(&d.lock);
+        d.open = NULL;
+        pthread_mutex_unlock(&d.lock);
+        heist_group_unref(g);
+    }
+    pthread_mutex_lock(&d.lock);
+    d.stop = true;
+    pthread_mutex_unlock(&d.lock);
+    harness_join(thread);
+    for (int i = 0; i < VISITS; i++) {
+        CHECK(visit[i].late, 0);
+        CHECK(visit[i].ended, visit[i].let_in);
+    }
+    return 0;
+}
+static void whoever_is_let_in_at_the_end_is_waited_for_COMP_47(void **state) {
+    (void)state;
+    play(opens_often);
+}
+
 /* ---- with other scopes ---- */
 
 static int nested(void *arg, void **out) {
@@ -933,6 +1001,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(bad_input_is_refused),
     API_TEST(options_apply_to_the_child_COMP_50),
     API_TEST(a_group_may_be_ended_early_by_anybody_COMP_51),
+    API_TEST(whoever_is_let_in_at_the_end_is_waited_for_COMP_47),
     API_TEST(groups_and_timeouts_nest),
     API_TEST(a_group_that_lives_long_does_not_grow),
     API_TEST(results_that_nobody_asked_for_do_not_outlive_the_block),

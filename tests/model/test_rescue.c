@@ -7,6 +7,7 @@
 #include <heist/error.h>
 #include <heist/future.h>
 #include <heist/loop.h>
+#include <heist/timeout.h>
 #include <string.h>
 #include <time.h>
 
@@ -147,6 +148,26 @@ static int awaits_past(void *arg, void **out) {
     return 0;
 }
 
+/* A block with a deadline, left while the alarm rings on another worker.  The scope is written over at once, and of
+ * the request nothing is left, whether it was delivered, in the air, or not yet made. */
+static int leaves_a_block(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_timeout t = HEIST_TIMEOUT_INIT;
+    model_assert(heist_timeout_enter(&t, 0.001) == 0);
+    void *p = NULL;
+    int rc = heist_await_until(f, HEIST_FOREVER, &p);
+    int turned = heist_timeout_exit(&t, rc);
+    timed_out = turned == -ETIMEDOUT;
+    got = turned == 0;
+    model_assert(timed_out + got == 1 && (timed_out ? rc == -ECANCELED : rc == 0));
+    if (timed_out) model_assert(heist_timeout_expired(&t) == 1);
+    memset(&t, 0x55, sizeof t);
+    model_assert(heist_cancelling(heist_current_task()) == 0);
+    model_assert(heist_yield() == 0);
+    ended++;
+    return 0;
+}
+
 static void with_task(heist_coro_fn fn) {
     make();
     model_assert(heist_future_new(NULL, &f) == 0);
@@ -154,6 +175,7 @@ static void with_task(heist_coro_fn fn) {
 }
 static void setup_sleeper(void) { with_task(sleeps); }
 static void setup_past(void) { with_task(awaits_past), heist_ref(f); }
+static void setup_block(void) { with_task(leaves_a_block), heist_ref(f); }
 static void setup_waiter(void) { with_task(awaits_until), heist_ref(f); }
 
 /* A worker without sleep; thread 0's is the one that takes the task first. */
@@ -175,6 +197,12 @@ static void work(int i) {
 }
 static void owner_works(void) { work(0); }
 static void rescuer_works(void) { work(1); }
+/* Before the owner, who wakes up at 0.8 ms and at 1.2 ms. */
+static void rescues_at_the_deadline(void) {
+    const struct timespec moment = {0, 1100000};
+    nanosleep(&moment, NULL);
+    work(1);
+}
 static void completes(void) {
     value = 7;
     model_assert(heist_future_set_result(f, &value, NULL) == 0);
@@ -254,6 +282,13 @@ int main(int argc, char **argv) {
          setup_past,
          {owner_works, rescuer_works},
          check_alone,
+         {2, 0},
+         {3, 0},
+         false},
+        {"a block with a deadline is left",
+         setup_block,
+         {owner_works, rescues_at_the_deadline, completes},
+         check_wait,
          {2, 0},
          {3, 0},
          false},
