@@ -95,7 +95,8 @@ static int fetch_all(int threads, int *port) {
     }
     heist_executor_stats stats = HEIST_EXECUTOR_STATS_INIT;
     if (err == 0) err = heist_executor_get_stats(executor, &stats);
-    if (err == 0) printf("%d pages by at most %d threads: %s\n", good, threads, stats.threads <= threads ? "yes" : "no");
+    const char *kept = stats.threads <= threads ? "yes" : "no";
+    if (err == 0) printf("%d pages by at most %d threads: %s\n", good, threads, kept);
     for (int i = 0; i < PAGES; i++) heist_unref(page[i]);
     heist_executor_shutdown(executor, 0);
     heist_executor_unref(executor);

@@ -249,8 +249,8 @@ static int move_body(void *arg, void **out) {
         int err = heist_to_thread(visiting, &v, &value);
         int inside = s_observe(&v.inside);
         stress_check(inside != 1, "heist_to_thread returned while its function ran");
-        stress_check(err == 0 || err == -ECANCELED || (err == -EAGAIN && stress_short_of(err)), "heist_to_thread gave %s",
-                     heist_error_name(err));
+        stress_check(err == 0 || err == -ECANCELED || (err == -EAGAIN && stress_short_of(err)),
+                     "heist_to_thread gave %s", heist_error_name(err));
         stress_check((err == 0) == (inside == 2), "heist_to_thread gave %s, and its function %s", heist_error_name(err),
                      inside ? "ran" : "did not run");
         stress_check(err != 0 || value == &v, "another function's result");
@@ -417,8 +417,8 @@ static void check_cells(void) {
         stress_check(begun <= 1 && begun == s_get(&c->ended), "a job began %d times, ended %d times", begun,
                      s_get(&c->ended));
         stress_check(freed == 1, "an argument was freed %d times", freed);
-        stress_check(s_get(&c->results_freed) + s_get(&c->delivered) == begun, "%d results, %d freed, %d delivered", begun,
-                     s_get(&c->results_freed), s_get(&c->delivered));
+        stress_check(s_get(&c->results_freed) + s_get(&c->delivered) == begun, "%d results, %d freed, %d delivered",
+                     begun, s_get(&c->results_freed), s_get(&c->delivered));
     }
 }
 
@@ -435,9 +435,9 @@ static void one_round(struct stress_rng *rng) {
     memset(cells, 0, sizeof(*cells) * (size_t)JOBS_MAX);
     s_set(&next_cell, 0);
     for (int i = 0; i < POOLS; i++) make_ground(&grounds[i], rng);
-    stress_settings("%d workers%s, %d threads, %d tasks, pools of %d %d %d %d, %.2f s%s%s", workers, spare ? " and a spare" : "",
-                    plain, tasks, grounds[0].most, grounds[1].most, grounds[2].most, grounds[3].most, span,
-                    shortages ? ", short of " : "", shortages ? "threads" : "");
+    stress_settings("%d workers%s, %d threads, %d tasks, pools of %d %d %d %d, %.2f s%s", workers,
+                    spare ? " and a spare" : "", plain, tasks, grounds[0].most, grounds[1].most, grounds[2].most,
+                    grounds[3].most, span, shortages ? ", short of threads" : "");
     stress_phase("handing in");
     rt = stress_runtime("executor", workers, &options);
     struct hand hands[2 * SUBMITTERS + 1];

@@ -136,8 +136,8 @@ HEIST_API int heist_loop_shutdown_default_executor(heist_loop *loop, double time
  * (no request to cancel ends them).  The tasks in its worker's queues, its timers and its descriptors are served by
  * other workers at once, by the spare thread where the options have one (heist/runtime.h); callbacks and pinned tasks
  * of its loop wait.  With one worker and no spare thread all wait.
- * There is no running loop and no current task in between; heist_time() is the machine's monotonic clock.  Sections
- * nest.  On a plain thread both do nothing.
+ * There is no running loop and no current task in between (context variables are still the task's); heist_time() is the
+ * machine's monotonic clock.  Sections nest.  On a plain thread both do nothing.
  * Context: any.  Suspends: never.  Errors: -EINVAL (end without begin).
  * Undefined: to return from the body or callback within a section. */
 HEIST_API int heist_blocking_begin(void);

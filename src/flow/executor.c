@@ -392,7 +392,8 @@ static void fail_all(struct heist__link *jobs, int code, const char *why) {
     struct heist__link *l;
     while ((l = heist__list_pop_front(jobs))) {
         struct job *j = heist__list_entry(l, struct job, link);
-        struct heist__failure *failure = heist__failure_make(NULL, 0, HEIST_EBROKENPOOL, "%s: %s", why, heist_strerror(code));
+        struct heist__failure *failure =
+            heist__failure_make(NULL, 0, HEIST_EBROKENPOOL, "%s: %s", why, heist_strerror(code));
         job_spent(j);
         heist__future_complete(j->future, HEIST_EBROKENPOOL, NULL, NULL, failure);
         job_ended(j);
@@ -561,7 +562,7 @@ static int check_job(heist_coro_fn fn, const heist_job_options *opts) {
     return heist__forked() ? HEIST_EFORKED : 0;
 }
 
-/* context: in which it runs; the reference passes to the job, when it is accepted.  job: gives the caller a reference. */
+/* context: in which it runs; the reference passes to the job when it is accepted.  job: gives the caller one. */
 static int submit(heist_executor *e, heist_loop *loop, heist_coro_fn fn, void *arg, const heist_job_options *opts,
                   heist_context *context, heist_future **out, struct job **job) {
     struct job *j;
@@ -780,7 +781,8 @@ static int use_default(heist_runtime *rt, heist_executor *e, heist_executor **ou
 }
 
 static int run_in_executor(heist_loop *loop, heist_executor *e, heist_coro_fn fn, void *arg,
-                           const heist_job_options *opts, heist_context *context, heist_future **out, struct job **job) {
+                           const heist_job_options *opts, heist_context *context, heist_future **out,
+                           struct job **job) {
     int err = check_job(fn, opts);
     if (!err) err = find_loop(loop, &loop);
     if (err) return err;

@@ -10,9 +10,10 @@
  * that falls asleep announces it, then looks at the flag; begin raises the flag, then looks for searchers and sleepers
  * (heist__wake_searcher).  All four are sequentially consistent: either the look sees the flag, and with it the
  * tasks, or begin sees the announcement, and wakes somebody.  A searcher that begin relies on still has its own look
- * before sleep to come.  Who is awake looks when he has nothing of his own, and now and then (heist__look_after_others).
- * Descriptors and timers: begin calls one that sleeps to look after them, and as long as the flag stands the
- * sentinels look every half millisecond and at each deadline.
+ * before sleep to come.  Who is awake looks when he has nothing of his own, and now and then
+ * (heist__look_after_others).
+ * Descriptors and timers: begin calls one that sleeps to look after them, and as long as the flag stands the sentinels
+ * look every half millisecond and at each deadline.
  *
  * Nothing is taken twice at the end: thieves take from a deque at its top at any time, and a rescue takes events and
  * timers of a loop whose owner may move on at any moment; that is so with workers that are stuck without telling too.

@@ -272,7 +272,8 @@ static bool help_stuck(struct heist__worker *w, bool runs) {
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         if (v == w) continue;
-        if (rt->stuck_after_ns != INT64_MAX && !a_load_rlx(&v->blocked)) helped |= heist__monitor(w, v, now); /* rlx: see stood_still */
+        if (rt->stuck_after_ns != INT64_MAX && !a_load_rlx(&v->blocked)) /* rlx: who has told is not reported */
+            helped |= heist__monitor(w, v, now);
         int64_t stood = stood_still(v, now);
         if (!stood) { /* it runs, but has had more than it can do for a while */
             if (!runs && !w->spare && heist__deque_size(&v->queue) > 1 &&
