@@ -926,6 +926,115 @@ SCENE(section) {
     close_runtime(rt);
 }
 
+/* ---- generators: a body that suspends, entered by whoever comes ---- */
+
+#define TURNS 6
+
+struct numbers {
+    heist_generator *g;
+    _Atomic(int) made, taken, sum, begun, ended;
+};
+
+static int numbers_body(heist_generator *self, void *arg, void **out) {
+    struct numbers *n = arg;
+    int err = 0;
+    (void)out;
+    n->begun++;
+    while (!err) {
+        int value = ++n->made;
+        if (value % 2) err = heist_yield();
+        if (!err) err = heist_generator_yield(self, (void *)(intptr_t)value, NULL);
+    }
+    n->ended++;
+    return err;
+}
+
+/* Two at once: one of them is told that it is busy. */
+static int asks_for_some(void *arg, void **out) {
+    struct numbers *n = arg;
+    (void)out;
+    for (int i = 0; i < TURNS; i++) {
+        void *value = NULL;
+        int err = heist_generator_next(n->g, &value);
+        if (err == -EBUSY) {
+            heist_sim_check(heist_yield() == 0);
+            continue;
+        }
+        heist_sim_check(err == 0 && value);
+        n->taken++;
+        n->sum += (int)(intptr_t)value;
+    }
+    return 0;
+}
+
+SCENE(generator) {
+    heist_runtime *rt = open_runtime(arg);
+    struct numbers n = {NULL, 0, 0, 0, 0, 0};
+    heist_task *t[2];
+    heist_sim_check(heist_generator_new(numbers_body, &n, NULL, &n.g) == 0);
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(rt, asks_for_some, &n, NULL, &t[i]) == 0);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    heist_sim_check(n.taken == n.made && n.taken > 1 && n.sum == n.made * (n.made + 1) / 2); /* each value once */
+    heist_sim_check(heist_generator_close(n.g) == 0);
+    heist_sim_check(n.begun == n.ended);
+    heist_generator_unref(n.g);
+    close_runtime(rt);
+}
+
+static int pass_on(heist_generator *self, heist_generator *input, void *arg, void **out) {
+    struct numbers *n = arg;
+    void *value;
+    int err;
+    (void)out;
+    n->begun++;
+    while (!(err = heist_generator_next(input, &value)))
+        if ((err = heist_generator_yield(self, value, NULL))) break;
+    n->ended++;
+    return err == HEIST_ESTOP ? 0 : err;
+}
+
+static int consumes_ahead(void *arg, void **out) {
+    struct numbers *n = arg;
+    heist_generator *source, *first, *stage, *last;
+    void *value;
+    int err, expected = 1;
+    (void)out;
+    heist_sim_check(heist_generator_new(numbers_body, n, NULL, &source) == 0);
+    heist_sim_check(heist_pipeline_buffer(source, NULL, &first) == 0);
+    heist_sim_check(heist_pipeline_stage(first, pass_on, n, NULL, &stage) == 0);
+    heist_sim_check(heist_pipeline_buffer(stage, NULL, &last) == 0);
+    heist_generator_unref(source);
+    heist_generator_unref(first);
+    heist_generator_unref(stage);
+    heist_foreach (value, last, &err) {
+        heist_sim_check((int)(intptr_t)value == expected);
+        if (expected++ == TURNS) break;
+    }
+    heist_sim_check(err == 0 || err == -ECANCELED);
+    heist_sim_check(n->begun == n->ended); /* all stages have ended */
+    heist_generator_unref(last);
+    return err;
+}
+
+static void cancels_one(void *arg) { heist_cancel(arg); }
+
+SCENE(pipeline) {
+    heist_runtime *rt = open_runtime(arg);
+    struct numbers n = {NULL, 0, 0, 0, 0, 0};
+    heist_task *t;
+    heist_sim_check(heist_runtime_run_coroutine(rt, consumes_ahead, &n, NULL, &t) == 0);
+    heist_sim_thread *canceller = NULL;
+    heist_sim_check(heist_sim_thread_start(cancels_one, t, &canceller) == 0);
+    int err = heist_await(t, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED);
+    heist_sim_thread_join(canceller);
+    heist_unref(t);
+    close_runtime(rt);
+}
+
 const struct scene scenes[] = {
     {"spawn", spawn, 1},
     {"gather", gather, 1},
@@ -946,5 +1055,7 @@ const struct scene scenes[] = {
     {"last_reference", last_reference, 1},
     {"executor", executor, 1},
     {"section", section, 2},
+    {"generator", generator, 1},
+    {"pipeline", pipeline, 1},
 };
 const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
