@@ -124,9 +124,10 @@ int heist_runner_run_at(const char *file, int line, heist_runner *r, heist_coro_
     heist_task *t;
     if (!r->rt->alone && !heist__parker_get()) err = -ENOMEM; /* so that the wait cannot fail */
     if (!err && r->sigint) err = heist__sigint_make(&sigint);
+    if (!err) heist__sigint_install(sigint, r->loop);
     if (!err) err = heist__spawn(r->rt, r->loop, file, line, main_fn, arg, &o, &t);
     if (!err) {
-        heist__sigint_install(sigint, t, r->loop);
+        heist__sigint_target(sigint, t);
         err = run_task(r, t, out);
         bool interrupted = heist__sigint_end(sigint);
         if (interrupted && err == -ECANCELED && heist_future_cancelled(t) == 1 && heist_cancelling(t) == 1)

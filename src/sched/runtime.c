@@ -440,6 +440,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
     err = start_threads(rt, 1);
     bool started = !err;
     if (started) {
+        heist__sigint_install(sigint, w->loop);
         struct heist__scope *scope = self->scope;
         if (!scope) self->scope = &self->own; /* main begins with the variables of this thread */
         err = heist__spawn(rt, w->loop, "heist_run", 0, run_main_body, &m, &task_opts, &t);
@@ -447,7 +448,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
         if (err)
             heist__closing_begin(rt);
         else
-            heist__sigint_install(sigint, t, w->loop);
+            heist__sigint_target(sigint, t);
         heist__worker_run(w);
     }
     bool interrupted = heist__sigint_end(sigint);
@@ -463,7 +464,7 @@ int heist_run(heist_coro_fn main_fn, void *arg, const heist_runtime_options *opt
         heist_exception unused = HEIST_EXCEPTION_INIT;
         heist_future_exception(t, &unused); /* main's failure is told by the return value */
         if (!err && out) *out = m.result;
-        if (interrupted && err == -ECANCELED && m.requests == 1) err = -EINTR;
+        if (interrupted && err == -ECANCELED && (!m.ran || m.requests == 1)) err = -EINTR;
     }
     heist_unref(t);
     heist_runtime_unref(rt);

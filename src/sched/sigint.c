@@ -26,10 +26,11 @@
 
 struct heist__sigint {
     struct heist__job job;
-    _Atomic(int) refs;  /* the installer's, and the queued job's */
-    _Atomic(int) count; /* signals so far */
-    heist_task *task;   /* one reference */
-    heist_loop *loop;   /* alive while it is installed */
+    _Atomic(int) refs;          /* the installer's, and the queued job's */
+    _Atomic(int) count;         /* signals so far */
+    _Atomic(int) early;         /* the job has run, and nobody has cancelled for it yet */
+    _Atomic(heist_task *) task; /* one reference; NULL: not made yet */
+    heist_loop *loop;           /* alive while it is installed */
 };
 
 static struct heist__spin lock; /* of install and end */
@@ -38,14 +39,22 @@ static _Atomic(int) inside;
 
 static void drop(struct heist__sigint *s) {
     if (a_sub_ar(&s->refs, 1) != 1) return; /* ar: as every last reference */
-    heist_unref(s->task);
+    heist_unref(a_load_sc(&s->task));
     heist__free(s);
+}
+
+/* By the job, after it has raised `early`, and by target, after it has stored the task: in the one order of sc
+ * operations the later of the two finds both, and the exchange has one of them cancel. */
+static void cancel_once(struct heist__sigint *s) {
+    heist_task *t = a_load_sc(&s->task);
+    if (t && a_xchg_sc(&s->early, 0)) heist_cancel(t);
 }
 
 static void job_run(struct heist__job *job, heist_loop *loop) {
     (void)loop;
     struct heist__sigint *s = heist_container_of(job, struct heist__sigint, job);
-    heist_cancel(s->task);
+    a_store_sc(&s->early, 1);
+    cancel_once(s);
     drop(s);
 }
 
@@ -91,9 +100,14 @@ int heist__sigint_make(struct heist__sigint **out) {
     return 0;
 }
 
-void heist__sigint_install(struct heist__sigint *s, heist_task *t, heist_loop *loop) {
+void heist__sigint_target(struct heist__sigint *s, heist_task *t) {
     if (!s) return;
-    s->task = heist_ref(t);
+    a_store_sc(&s->task, heist_ref(t));
+    cancel_once(s);
+}
+
+void heist__sigint_install(struct heist__sigint *s, heist_loop *loop) {
+    if (!s) return;
     s->loop = loop;
     struct sigaction before, ours;
     memset(&ours, 0, sizeof ours);
