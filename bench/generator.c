@@ -1,6 +1,7 @@
-/* generator.c: one task takes N values from a generator: the price of a step, which is a switch to the body's stack and one
- * back.  `.unshared` leaves the check for two drivers out; `.thread` is the same on a plain thread; `.new` makes one, takes one value and drops it; `.pipeline` takes N / 10 values
- * through a buffer, from a generator that runs ahead in a task of its own. */
+/* generator.c: one task takes N values from a generator: the price of a step, which is a switch to the body's stack and
+ * one back.  `.unshared` leaves the check for two drivers out; `.thread` is the same on a plain thread; `.new` makes
+ * one, takes one value and drops it; `.pipeline` takes N / 10 values through a buffer, from a generator that runs ahead
+ * in a task of its own. */
 #include "common.h"
 
 static int numbers(heist_generator *self, void *arg, void **out) {

@@ -1,4 +1,5 @@
-/* consumer_producer: the consumer is a generator, to which the producer sends; each send brings the consumer's answer. */
+/* consumer_producer: the consumer is a generator, to which the producer sends; each send brings
+ * the consumer's answer. */
 #include <heist.h>
 #include <stdio.h>
 

@@ -10,7 +10,7 @@ static const char *const state_name[] = {"created", "running", "suspended", "clo
 static int fib(heist_generator *self, void *arg, void **out) {
     long a = 0, b = 1;
     for (int n = 0; n < *(int *)arg; n++) {
-        int err = heist_generator_yield(self, &b, NULL); /* what it points at stands in this frame until the next step */
+        int err = heist_generator_yield(self, &b, NULL); /* it stands in this frame until the next step */
         if (err < 0) return err;
         long next = a + b;
         a = b;

@@ -1,7 +1,7 @@
 /* potato_shop: a generator that awaits between its values.
  *
- * When the shelf is empty the shop asks for more, and the buyer's whole task waits; the clock on the wall, another task,
- * goes on meanwhile. */
+ * When the shelf is empty the shop asks for more, and the buyer's whole task waits; the clock on the wall, another
+ * task, goes on meanwhile. */
 #include <heist.h>
 #include <stdio.h>
 

@@ -1,13 +1,14 @@
 /* stress/stress_generator.c: bodies that are driven by whoever comes.
  *
- * Law: a generator gives each of its values once and in order, whoever asks: unpinned tasks that move, pinned ones, plain
- * threads, one after the other, while bodies sleep, await, and drive generators of their own.  What is sent or
+ * Law: a generator gives each of its values once and in order, whoever asks: unpinned tasks that move, pinned ones,
+ * plain threads, one after the other, while bodies sleep, await, and drive generators of their own.  What is sent or
  * thrown arrives in the body at the yield where it stood, once; a close and a drop end it; a cancelled driver
  * finds the cancellation in the body or in its own call.  Frames keep what stood in them.  Bodies that began end once,
  * arguments are freed once, and after each round no stack is left.  A pipeline whose stages run ahead gives the values
- * in order as well; when it is broken off, fails or is cancelled, all its bodies have ended before its consumer goes on.
- * Threads: drivers are tasks of one runtime, some pinned, and plain threads; generators go from hand to hand through a
- * channel; one task cancels drivers at random.
+ * in order as well; when it is broken off, fails or is cancelled, all its bodies have ended before its consumer goes
+ * on.
+ * Threads: drivers are tasks of one runtime, some pinned, and plain threads; generators go from hand to hand
+ * through a channel; one task cancels drivers at random.
  * Invariant: all of a record but its counters is touched by whoever took it out of the channel, and by its body. */
 #include "common.h"
 
@@ -19,8 +20,8 @@
 
 static heist_runtime *rt;
 static heist_channel *pool;
-static _Atomic(uint64_t) bodies_begun, bodies_ended, args_made, args_freed, values, thrown, sent, closed, dropped, ignored,
-    cancelled_inside, pipelines, pipeline_values, moved;
+static _Atomic(uint64_t) bodies_begun, bodies_ended, args_made, args_freed, values, thrown, sent, closed, dropped,
+    ignored, cancelled_inside, pipelines, pipeline_values, moved;
 static _Atomic(bool) over;
 
 /* ---- a generator ---- */
@@ -28,12 +29,12 @@ static _Atomic(bool) over;
 struct record {
     struct stress_rng rng; /* the body's */
     heist_generator *g;
-    uint64_t length;    /* values that it makes */
-    uint64_t made;      /* by the body */
-    uint64_t taken;     /* by drivers */
-    uintptr_t expect;   /* what was sent last; 0: nothing */
-    int threw;          /* what was thrown and has not arrived */
-    bool ends;          /* a body that is told to end does */
+    uint64_t length;  /* values that it makes */
+    uint64_t made;    /* by the body */
+    uint64_t taken;   /* by drivers */
+    uintptr_t expect; /* what was sent last; 0: nothing */
+    int threw;        /* what was thrown and has not arrived */
+    bool ends;        /* a body that is told to end does */
     bool began, ended;
     int depth;
     pthread_t last;
@@ -57,21 +58,21 @@ static int child(void *arg, void **out) {
 /* Something that may suspend; a callback's answer stands for a body that is dropped. */
 static int pass_time(struct record *r) {
     switch (stress_below(&r->rng, 8)) {
-    case 0: return heist_yield();
-    case 1: return heist_sleep((double)stress_below(&r->rng, 200) * 1e-6);
-    case 2: {
-        heist_task *t;
-        void *value = NULL;
-        uintptr_t n = stress_below(&r->rng, 100);
-        if (!heist_current_task()) return 0;
-        int err = heist_create_task(child, (void *)n, NULL, &t);
-        if (err) return err == HEIST_ECLOSED ? -ECANCELED : err;
-        err = heist_await(t, &value);
-        if (!err) stress_check(value == (void *)(n + 1), "a child that a body awaits gave a wrong result");
-        heist_unref(t);
-        return err;
-    }
-    default: return 0;
+        case 0: return heist_yield();
+        case 1: return heist_sleep((double)stress_below(&r->rng, 200) * 1e-6);
+        case 2: {
+            heist_task *t;
+            void *value = NULL;
+            uintptr_t n = stress_below(&r->rng, 100);
+            if (!heist_current_task()) return 0;
+            int err = heist_create_task(child, (void *)n, NULL, &t);
+            if (err) return err == HEIST_ECLOSED ? -ECANCELED : err;
+            err = heist_await(t, &value);
+            if (!err) stress_check(value == (void *)(n + 1), "a child that a body awaits gave a wrong result");
+            heist_unref(t);
+            return err;
+        }
+        default: return 0;
     }
 }
 
@@ -89,7 +90,7 @@ static int give(heist_generator *self, struct record *r) {
     stress_check(r->threw == err, "%s arrived in a body, and %s was thrown", heist_error_name(err),
                  heist_error_name(r->threw));
     r->threw = 0;
-    if (err == -EXDEV && !r->ends) return 0;      /* dealt with */
+    if (err == -EXDEV && !r->ends) return 0;                      /* dealt with */
     if (err == HEIST_EGENEXIT && !r->ends && !r->depth) return 0; /* ignored, against all rules */
     return err;
 }
@@ -178,7 +179,8 @@ static void drop(struct record *r) {
 /* What came out of a step: true while it goes on. */
 static bool came(struct record *r, int err, void *value, bool may_cancel) {
     if (err == 0) {
-        stress_check((uintptr_t)value == ++r->taken, "value %" PRIuPTR " came for %" PRIu64, (uintptr_t)value, r->taken);
+        stress_check((uintptr_t)value == ++r->taken, "value %" PRIuPTR " came for %" PRIu64, (uintptr_t)value,
+                     r->taken);
         stress_check(r->made == r->taken, "a body ran ahead");
         s_add(&values, 1);
         return true;
@@ -309,7 +311,7 @@ static void run_line(struct stress_rng *rng) {
     if (stress_chance(rng, 30)) l.fail_at = stress_between(rng, 1, 60);
     int err = heist_generator_new(line_source, &l, NULL, &g);
     if (err) stress_die("heist_generator_new: %s", heist_error_name(err));
-    for (uint64_t stages = stress_below(rng, 4); ; stages--) {
+    for (uint64_t stages = stress_below(rng, 4);; stages--) {
         if (stress_chance(rng, 60)) {
             o.length = stress_below(rng, 5);
             err = heist_pipeline_buffer(g, &o, &next);
@@ -331,10 +333,13 @@ static void run_line(struct stress_rng *rng) {
     }
     stress_check(s_get(&l.begun) == s_get(&l.ended), "a pipeline ended (%s) and %d of %d bodies live",
                  heist_error_name(err), s_get(&l.begun) - s_get(&l.ended), s_get(&l.begun));
-    if (err == HEIST_ESTOP) stress_check(n == l.length, "a pipeline gave %" PRIu64 " of %" PRIu64 " values", n, l.length);
+    if (err == HEIST_ESTOP)
+        stress_check(n == l.length, "a pipeline gave %" PRIu64 " of %" PRIu64 " values", n, l.length);
     else if (err == -EXDEV) /* the source ran ahead of a break: then its failure is the close's */
         stress_check(l.fail_at && (n + 1 == l.fail_at || n == break_at), "a failure came at %" PRIu64, n);
-    else stress_check(err == -ECANCELED || (err == 0 && n == break_at), "a pipeline ended with %s", heist_error_name(err));
+    else
+        stress_check(err == -ECANCELED || (err == 0 && n == break_at), "a pipeline ended with %s",
+                     heist_error_name(err));
     heist_generator_unref(g);
     s_add(&pipelines, 1);
 }

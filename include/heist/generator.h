@@ -35,8 +35,8 @@ typedef int (*heist_generator_fn)(heist_generator *self, void *arg, void **out);
 
 /* ---- making ---- */
 
-/* By the caller's word no two drive it at the same time: a step costs a third less, for the check that finds them is left
- * out.  The body itself is still found.  Going from hand to hand is as good as ever. */
+/* By the caller's word no two drive it at the same time: a step costs a third less, for the check that finds them is
+ * left out.  The body itself is still found.  Going from hand to hand is as good as ever. */
 #define HEIST_GENERATOR_UNSHARED 0x1u
 
 typedef struct heist_generator_options {
@@ -70,7 +70,8 @@ HEIST_API int heist_generator_of_array(void *const *values, size_t n, heist_gene
 
 /* Context: any.  NULL is allowed in unref.  The last unref of a generator that is suspended closes it there and
  * then, as a destructor does: calls of its body that would suspend get HEIST_ENOTINCORO (a plain thread blocks).  Close
- * it first when its clean-up must wait.  A body that yields instead of ending is reported, and its frames are dropped. */
+ * it first when its clean-up must wait.  A body that yields instead of ending is reported, and its frames are dropped.
+ */
 HEIST_API heist_generator *heist_generator_ref(heist_generator *g);
 HEIST_API void heist_generator_unref(heist_generator *g);
 
@@ -87,8 +88,8 @@ HEIST_API void heist_generator_unref(heist_generator *g);
 /* Context: any.  Suspends: never. */
 HEIST_API int heist_generator_state(const heist_generator *g);
 HEIST_API int heist_generator_kind(const heist_generator *g);
-/* How it ended: 0 and the return value (borrowed until the last reference goes), its code, or HEIST_EGENEXIT when it was
- * closed before it came to its end.  Errors: HEIST_EINVALSTATE before the end. */
+/* How it ended: 0 and the return value (borrowed until the last reference goes), its code, or HEIST_EGENEXIT when it
+ * was closed before it came to its end.  Errors: HEIST_EINVALSTATE before the end. */
 HEIST_API int heist_generator_result(heist_generator *g, void **out);
 
 /* ---- driving it ----
@@ -115,7 +116,8 @@ HEIST_API int heist_generator_close(heist_generator *g);
 /* Gives value to whoever drives the generator, and waits there for the next step.  0: *sent is what was sent, NULL for
  * next (sent may be NULL); or the code that was thrown: clean up and return it.  The body may go on in another thread.
  * Context: the body of self, or a function it calls.  Suspends: may.
- * Errors: -EINVAL anywhere else.  Undefined: in a task that the body awaits. */
+ * Errors: -EINVAL anywhere else.  Undefined: in a task that the body awaits; within a block that belongs to the task
+ * (heist_timeout, heist_group): leave it first, for the next step may be another task's. */
 HEIST_API int heist_generator_yield(heist_generator *self, void *value, void **sent);
 /* Delegates to inner until its end: its values come out of self; what is sent to self, thrown or closed goes to inner.
  * 0 and inner's return value, or its code; when self is closed, HEIST_EGENEXIT after inner was closed.
@@ -124,9 +126,9 @@ HEIST_API int heist_generator_delegate(heist_generator *self, heist_generator *i
 
 /* ---- all of it ---- */
 
-/* Runs the statement once for each value.  *err is 0 while it runs and after a break; HEIST_ESTOP after the last value (the
- * place for what Python writes behind else); or the code with which the generator failed.  It is closed on
- * every way out, also by break, return and goto; when that fails after a break, *err is the code of it.
+/* Runs the statement once for each value.  *err is 0 while it runs and after a break; HEIST_ESTOP after the last value
+ * (the place for what Python writes behind else); or the code with which the generator failed.  It is closed on every
+ * way out, also by break, return and goto; when that fails after a break, *err is the code of it.
  *     value: a void * of the caller;  generator: not released;  err: the address of an int. */
 #define heist_foreach(value, generator, err)                                                                           \
     for (heist_foreach_state HEIST__FOREACH_NAME(__LINE__)                                                             \
@@ -149,8 +151,9 @@ HEIST_API void heist_foreach_end(heist_foreach_state *s);
 typedef int (*heist_filter_fn)(void *value, void *arg);
 
 /* The values that are left, in their order, those for which keep (may be NULL: all) gives 1.  The generator is closed.
- * Context: any.  Suspends: may (where the body or keep does).  Ownership: *out is the caller's, released by heist_values_free; it holds *count
- * pointers.  Errors: the generator's code, or keep's; -ENOMEM; then there is no array. */
+ * Context: any.  Suspends: may (where the body or keep does).  Ownership: *out is the caller's, released by
+ * heist_values_free; it holds *count pointers.  Errors: the generator's code, or keep's; -ENOMEM; then there is no
+ * array. */
 HEIST_API int heist_generator_collect(heist_generator *g, heist_filter_fn keep, void *arg, void ***out, size_t *count);
 
 /* Context: any.  Suspends: never.  NULL is allowed. */

@@ -8,8 +8,8 @@
  *     heist_pipeline_buffer(doubled, NULL, &ahead);
  *     heist_foreach (value, ahead, &err) …
  *
- * Whatever ends a stage ends those before it first: its failure, its own early return, being closed, or the cancellation of
- * the consumer.  When the last one has ended no task of the pipeline is left. */
+ * Whatever ends a stage ends those before it first: its failure, its own early return, being closed, or the
+ * cancellation of the consumer.  When the last one has ended no task of the pipeline is left. */
 #ifndef HEIST_PIPELINE_H
 #define HEIST_PIPELINE_H
 
@@ -18,13 +18,13 @@
 
 HEIST_BEGIN_DECLS
 
-/* The body of a stage: as a generator's, with the generator that it takes its values from.  It hands failures of input on by
- * returning them; input is closed when the body has returned. */
+/* The body of a stage: as a generator's, with the generator that it takes its values from.  It hands failures of input
+ * on by returning them; input is closed when the body has returned. */
 typedef int (*heist_stage_fn)(heist_generator *self, heist_generator *input, void *arg, void **out);
 
 /* A generator whose body is fn over input.  Nothing runs yet.
- * Context: any.  Suspends: never.  Ownership: *out is one reference, and holds one of input, which nobody else drives from
- * here on; the caller keeps his own.  On failure the caller still owns arg.  Errors: as heist_generator_new. */
+ * Context: any.  Suspends: never.  Ownership: *out is one reference, and holds one of input, which nobody else drives
+ * from here on; the caller keeps his own.  On failure the caller still owns arg.  Errors: as heist_generator_new. */
 HEIST_API int heist_pipeline_stage(heist_generator *input, heist_stage_fn fn, void *arg,
                                    const heist_generator_options *opts, heist_generator **out) HEIST_NODISCARD;
 
@@ -42,9 +42,10 @@ typedef struct heist_pipeline_options {
 /* A generator of the same values, which runs source ahead: in one task, made when the first value is asked for, that
  * is at most `length` values ahead of the consumer (and holds one more in its hands).
  *
- * What it gives in the end is what source gives, after all values before.  Its close, and any failure of a next (also the
- * consumer's cancellation, which is -ECANCELED there), cancel the task and wait for its end; the task closes source.  A
- * failure of source that nobody met is the close's.  The last unref without a close cancels and does not wait.
+ * What it gives in the end is what source gives, after all values before.  Its close, and any failure of a next (also
+ * the consumer's cancellation, which is -ECANCELED there), cancel the task and wait for its end; the task closes
+ * source.  A failure of source that nobody met is the close's.  The last unref without a close cancels and does not
+ * wait.
  *
  * Context: any; next then in a task, or a plain thread with opts.runtime (else HEIST_ENOLOOP, which ends it).
  * Suspends: never; next and close may.  Ownership: *out is one reference, and holds one of source and of opts.runtime.

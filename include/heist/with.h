@@ -13,16 +13,17 @@ typedef struct heist_with_ops {
     size_t size;
     /* Before the block: 0, and what the block gets (NULL unless set); or a code: then neither block nor exit runs. */
     int (*enter)(void *manager, void **out);
-    /* After the block: code is what it returned, 0 or negative; -ECANCELED when it was cancelled.  0: that stays.  1: a failure
-     * is dealt with, and the block counts as ended well.  Negative: the exit has failed, and its code takes the other's place. */
+    /* After the block: code is what it returned, 0 or negative; -ECANCELED when it was cancelled.  0: that stays.  1: a
+     * failure is dealt with, and the block counts as ended well.  Negative: the exit has failed, and its code takes the
+     * other's place. */
     int (*exit)(void *manager, int code);
 } heist_with_ops;
 
 /* The block.  entered: from enter. */
 typedef int (*heist_with_fn)(void *entered, void *arg, void **out);
 
-/* Runs enter, the block, exit.  0, and the block's result (NULL when its failure was dealt with); or the code of the one that
- * failed last.  out may be NULL.
+/* Runs enter, the block, exit.  0, and the block's result (NULL when its failure was dealt with); or the code of the
+ * one that failed last.  out may be NULL.
  * Context: any.  Suspends: may (where the three do).  Errors: also -EINVAL. */
 HEIST_API int heist_with(const heist_with_ops *ops, void *manager, heist_with_fn block, void *arg, void **out);
 

@@ -5,15 +5,15 @@
  * both: the task's coroutine is told that the body's stack is the one on top (heist__coro_push), so that the worker
  * enters and leaves that one, and the driver's frames wait below, in the middle of their step.  So everything of the
  * task is everywhere as in a plain call: who is current, where a cancel request arrives, what overflows, who moves.
- * Generators within generators, and tasks that run in place on one's stack, nest likewise, and end in the opposite order.
- * Between two steps the body's stack is nobody's, and the next driver may be another task or thread.
+ * Generators within generators, and tasks that run in place on one's stack, nest likewise, and end in the opposite
+ * order.  Between two steps the body's stack is nobody's, and the next driver may be another task or thread.
  *
  *   CREATED ──step: claim──> RUNNING ──body yields──> SUSPENDED ──step: claim──> RUNNING …
  *      │                        └──body returns──> CLOSED
  *      └──close, throw──> CLOSED
  *
- *   claim     one compare-and-swap, acquire: who finds RUNNING gets -EBUSY, be it the body itself or another thread.  It is
- *             half of what a step costs; UNSHARED does with a load and a store, for the caller orders the drivers
+ *   claim     one compare-and-swap, acquire: who finds RUNNING gets -EBUSY, be it the body itself or another thread.
+ *             It is half of what a step costs; UNSHARED does with a load and a store, for the caller orders the drivers
  *   yield     the driver, back on its own stack, stores SUSPENDED with release; so nobody enters a stack that is
  *             still being left, and the next driver, on any thread, sees all that the body wrote
  *   all other fields belong to whoever holds RUNNING, or the last reference */
@@ -153,7 +153,7 @@ static void put_stack(heist_generator *g) {
 }
 
 static HEIST_NOINLINE int body_returned(heist_generator *g) {
-    if (heist_unlikely(heist__forked())) return HEIST_EFORKED; /* the pool's lock may be held by a thread that is not here */
+    if (heist_unlikely(heist__forked())) return HEIST_EFORKED; /* the pool's lock may be held by one who is not here */
     put_stack(g);
     return ended(g, g->code, g->passed);
 }

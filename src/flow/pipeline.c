@@ -4,9 +4,9 @@
  *
  *      task:      next of source ──send──> channel ──recv──> next of the buffer
  *
- *   the channel closes  when the task is over, on every path (its arg_free, which also runs when it never ran), and when
- *                       the consumer closes: the first tells the consumer that no value comes any more, the second a
- *                       task whose source swallowed the cancellation that nobody takes any
+ *   the channel closes  when the task is over, on every path (its arg_free, which also runs when it never ran), and
+ *                       when the consumer closes: the first tells the consumer that no value comes any more, the
+ *                       second a task whose source swallowed the cancellation that nobody takes any
  *   source              driven by the task while that lives, and by nobody else; before and after, the consumer's
  *   a value             with the task until its send returns 0, then in the channel, then the consumer's
  *   the record          one reference of the iterator, one of the task; the last frees what stayed in the channel */
@@ -127,7 +127,7 @@ static int start(struct buffer *b) {
 /* The task's end and its outcome: what it cannot wait for is told by the code. */
 static int task_outcome(struct buffer *b) {
     int err = 0;
-    while (!heist_future_done(b->task)) { /* a cancellation of the caller goes on to the task, and it is waited for all the same */
+    while (!heist_future_done(b->task)) { /* a request to cancel the caller goes on to it, and it is waited for */
         err = heist_await(b->task, NULL);
         if (!heist_future_done(b->task) && err != -ECANCELED) return err;
     }

@@ -91,10 +91,8 @@ static int build(struct scene *s, heist_generator **out) {
         }
         if (s->buffered[i]) err = wrap(&g, NULL);
     }
-    if (err)
-        heist_generator_unref(g);
-    else
-        *out = g;
+    if (err) heist_generator_unref(g);
+    else *out = g;
     return err;
 }
 
@@ -138,7 +136,8 @@ static void run_on_a_loop(struct scene *s, int expected) {
 }
 
 #define ALL_VALUES "3 5 7 9 11 13 15 17 19 21"
-#define SCENE {.record = RECORD_INIT, .fail_at = -1, .pause = 1}
+#define SCENE                                                                                                          \
+    { .record = RECORD_INIT, .fail_at = -1, .pause = 1 }
 
 static void stages_without_buffers_run_one_at_a_time_PIPE_01(void **state) {
     (void)state;
@@ -296,7 +295,8 @@ static void break_ends_all_stages_also_a_source_that_swallows_it(void **state) {
             s.break_at = 2;
             s.stubborn = stubborn && s.buffered[0];
             run_on_a_loop(&s, 0);
-            /* With a buffer in front a value that the source goes on with meets a closed channel; its body is closed then. */
+            /* With a buffer in front a value that the source goes on with meets a closed channel; its body is closed
+             * then. */
             assert_int_equal(s.err, 0);
             assert_string_equal(record_text(&s.record), "3 5");
         }
