@@ -82,6 +82,8 @@ void bench_fib(const struct bench_args *args);
 void bench_skynet(const struct bench_args *args);
 void bench_pingpong(const struct bench_args *args);
 void bench_ring(const struct bench_args *args);
+void bench_queue(const struct bench_args *args);
+void bench_select(const struct bench_args *args);
 void bench_sleepers(const struct bench_args *args);
 void bench_sleepers_callback(const struct bench_args *args);
 void bench_timer_churn(const struct bench_args *args);

@@ -21,6 +21,8 @@ static const struct bench_workload workloads[] = {
     {"skynet", 1000000, bench_skynet},
     {"pingpong", 1000000, bench_pingpong},
     {"ring", 1000000, bench_ring},
+    {"queue", 1000000, bench_queue},
+    {"select", 1000000, bench_select},
     {"sleepers", 1000000, bench_sleepers},
     {"sleepers.callback", 1000000, bench_sleepers_callback},
     {"timer_churn", 5000000, bench_timer_churn},
