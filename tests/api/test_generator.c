@@ -1075,6 +1075,39 @@ static void tasks_and_threads_may_drive_one_by_turns(void **state) {
     heist_channel_unref(s.turn);
 }
 
+static int three_steps(void *arg, void **out) {
+    struct shared *s = arg;
+    (void)out;
+    for (int i = 0; i < 3; i++) {
+        void *value = NULL;
+        int err = heist_generator_next(s->g, &value);
+        if (err) return err;
+        s->wrong += as_int(value) != s->next++;
+    }
+    return 0;
+}
+
+static void tasks_of_two_runtimes_may_drive_one_by_turns_under_debug(void **state) {
+    (void)state;
+    heist_runtime *rt[2] = {harness_runtime(HEIST_RUNTIME_DEBUG), harness_runtime(0)};
+    struct ticker ticker = {NULL, 30, 0.0001, NULL, 0, 0};
+    struct shared s = {made(tick, &ticker), NULL, 0, 0};
+    for (int i = 0; i < 8; i++) {
+        heist_task *t = NULL;
+        assert_int_equal(heist_runtime_run_coroutine(rt[i % 2], three_steps, &s, NULL, &t), 0);
+        assert_int_equal(heist_await(t, NULL), 0);
+        heist_unref(t);
+        assert_int_equal(three_steps(&s, NULL), 0); /* and this thread, which blocks in the body */
+        i += i == 4; /* not always the other one */
+        if (s.next > 24) break;
+    }
+    assert_int_equal(s.wrong, 0);
+    assert_int_equal(ticker.same_task, s.next);
+    heist_generator_unref(s.g);
+    harness_runtime_end(rt[0]);
+    harness_runtime_end(rt[1]);
+}
+
 /* Awaits a task that runs in place on the body's stack, and one that drives a generator itself. */
 static int in_place_child(void *arg, void **out) {
     struct count c = {5, NULL, 0};
@@ -1500,6 +1533,7 @@ int main(void) {
         API_TEST(cancel_arrives_in_the_body_which_may_wait_to_clean_up),
         API_TEST(nested_bodies_move_with_their_task),
         API_TEST(tasks_and_threads_may_drive_one_by_turns),
+        API_TEST(tasks_of_two_runtimes_may_drive_one_by_turns_under_debug),
         API_TEST(body_may_await_tasks_that_run_in_place),
         API_TEST(stack_of_a_task_that_waits_in_a_body_shows_the_body),
         API_TEST(rounding_belongs_to_the_body),
