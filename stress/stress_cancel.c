@@ -124,8 +124,16 @@ static int at_send(struct victim *v) {
     if (n >= ITEMS) return heist_sleep(3600);
     struct item *it = &items[n];
     heist_channel *c = channels[stress_below(&v->rng, CHANNELS)];
-    int err = stress_chance(&v->rng, 80) ? heist_channel_send(c, it)
+    int err;
+    if (stress_chance(&v->rng, 30)) { /* or to another one */
+        heist_select_case either[] = {HEIST_CASE_SEND(c, it),
+                                      HEIST_CASE_SEND(channels[stress_below(&v->rng, CHANNELS)], it)};
+        err = heist_select_until(either, 2, stress_chance(&v->rng, 80) ? HEIST_FOREVER : heist_time() + 0.002);
+        if (err >= 0) err = either[err].code;
+    } else {
+        err = stress_chance(&v->rng, 80) ? heist_channel_send(c, it)
                                          : heist_channel_send_until(c, it, heist_time() + 0.002);
+    }
     s_set(&it->sent, err == 0);
     return err;
 }
@@ -134,7 +142,17 @@ static int at_recv(struct victim *v, bool until) {
     heist_channel *c = channels[stress_below(&v->rng, CHANNELS)];
     void *got = NULL;
     double deadline = heist_time() + (double)stress_between(&v->rng, 0, 3000) * 1e-6;
-    int err = until ? heist_channel_recv_until(c, &got, deadline) : heist_channel_recv(c, &got);
+    int err;
+    if (stress_chance(&v->rng, 30)) { /* or from another one */
+        heist_select_case either[] = {HEIST_CASE_RECV(c), HEIST_CASE_RECV(channels[stress_below(&v->rng, CHANNELS)])};
+        err = heist_select_until(either, 2, until ? deadline : HEIST_FOREVER);
+        if (err >= 0) {
+            got = either[err].value;
+            err = either[err].code;
+        }
+    } else {
+        err = until ? heist_channel_recv_until(c, &got, deadline) : heist_channel_recv(c, &got);
+    }
     if (err == 0) s_add(&((struct item *)got)->received, 1);
     else stress_check(got == NULL, "a recv that answered %s gave an item", heist_error_name(err));
     return err;
