@@ -26,10 +26,11 @@
 #define CONNECTS 64
 
 enum point { SLEEP, YIELD, AWAIT, AWAIT_UNTIL, AWAIT_TASK, GATHER, SEND, RECV, RECV_UNTIL, ACCEPT, READ, SELF,
-             WAIT, COMPLETIONS, WAIT_FOR, SHIELD, GATHER_FUTURE, POINTS };
+             WAIT, COMPLETIONS, WAIT_FOR, SHIELD, GATHER_FUTURE, BLOCK, SECTION, GROUP, POINTS };
 static const char *const point_name[POINTS] = {"sleep",  "yield", "await", "await_until", "await of a task", "gather",
                                                "send",   "recv",  "recv_until", "accept", "read", "own cancel",
-                                               "wait", "as_completed", "wait_for", "shield", "gather_future"};
+                                               "wait", "as_completed", "wait_for", "shield", "gather_future",
+                                               "a block with a deadline", "a section", "a group"};
 #define NOT_ENDED 1
 
 struct victim {
@@ -336,6 +337,64 @@ static int at_read(struct victim *v) {
     return 0;
 }
 
+/* What the deadline asked for is not seen outside the block.  (Somebody may take its request back, so the block ends
+ * by itself, too.) */
+static int at_block(struct victim *v) {
+    heist_timeout t = HEIST_TIMEOUT_INIT;
+    int err = heist_timeout_enter(&t, (double)stress_between(&v->rng, 0, 3000) * 1e-6);
+    if (err < 0) return err;
+    if (stress_chance(&v->rng, 30)) heist_timeout_reschedule(&t, heist_time() + 0.001);
+    err = stress_chance(&v->rng, 50) ? heist_sleep((double)stress_between(&v->rng, 0, 3000) * 1e-6)
+                                     : at_recv(v, true);
+    bool up = heist_timeout_expired(&t) == 1;
+    int answer = heist_timeout_exit(&t, err);
+    stress_check(answer == err || (err == -ECANCELED && answer == -ETIMEDOUT), "a block made %s of %s",
+                 heist_error_name(answer), heist_error_name(err));
+    stress_check(!up || heist_timeout_expired(&t), "a time was up, and is no more");
+    return answer;
+}
+
+static int at_section(struct victim *v) {
+    int depth = (int)stress_between(&v->rng, 1, 3);
+    for (int i = 0; i < depth; i++) stress_check(heist_uncancellable_begin() == 0, "a section did not begin");
+    int err = heist_sleep((double)stress_between(&v->rng, 0, 2000) * 1e-6);
+    stress_check(err == 0, "a sleep in a section answered %s", heist_error_name(err));
+    err = heist_yield();
+    stress_check(err == 0, "a yield in a section answered %s", heist_error_name(err));
+    for (int i = 0; i < depth; i++) stress_check(heist_uncancellable_end() == 0, "a section did not end");
+    return heist_sleep((double)stress_between(&v->rng, 0, 2000) * 1e-6);
+}
+
+static int at_group(struct victim *v) {
+    heist_group *g = NULL;
+    int err = heist_group_new(&g);
+    if (err == 0) err = heist_group_enter(g);
+    if (err < 0) stress_die("a group: %s", heist_error_name(err));
+    heist_task *t[5] = {0};
+    size_t n = (size_t)stress_between(&v->rng, 1, 5);
+    for (size_t i = 0; i < n; i++) {
+        struct child *c = stress_alloc(sizeof *c);
+        c->rng = stress_stream(&v->rng, 5);
+        c->swallows = stress_chance(&v->rng, 15);
+        heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+        o.arg_free = free_child;
+        o.result_free = free_value;
+        s_add(&children_born, 1);
+        int made = heist_group_create_task(g, child_body, c, &o, stress_chance(&v->rng, 50) ? &t[i] : NULL);
+        if (made < 0) free_child(c);
+        stress_check(made == 0 || made == HEIST_ESHUTDOWN || made == HEIST_ECLOSED, "a child: %s", heist_error_name(made));
+    }
+    if (stress_chance(&v->rng, 50)) err = heist_sleep((double)stress_between(&v->rng, 0, 3000) * 1e-6);
+    if (stress_chance(&v->rng, 50)) heist_group_cancel(g); /* some of them sleep for ever */
+    err = heist_group_exit(g, err);
+    for (size_t i = 0; i < n; i++) {
+        if (t[i]) stress_check(heist_future_done(t[i]), "a group was left before a child had ended");
+        heist_unref(t[i]);
+    }
+    heist_group_unref(g);
+    return err == HEIST_EGROUP ? -EPROTO : err;
+}
+
 /* One wait.  -ECANCELED is the delivery of a request: nobody else cancels what a victim waits for. */
 static int one_wait(struct victim *v, int step) {
     heist_future *f = v->future[step];
@@ -377,6 +436,9 @@ static int one_wait(struct victim *v, int step) {
     case WAIT_FOR: return at_wait_for(v, false);
     case SHIELD: return at_wait_for(v, true);
     case GATHER_FUTURE: return at_gather_future(v);
+    case BLOCK: return at_block(v);
+    case SECTION: return at_section(v);
+    case GROUP: return at_group(v);
     default: /* SELF: a request by the task itself is delivered by the very next call */
         if (heist_cancel(heist_current_task()) == 1) s_add(&v->requests, 1);
         else stress_fail("a running task could not ask for its own cancellation");
