@@ -1035,6 +1035,121 @@ SCENE(pipeline) {
     close_runtime(rt);
 }
 
+/* Blocks with a deadline, whose time is up while they are left, and one request from outside: whoever was asked by
+ * nobody but his blocks finds nothing of it behind them. */
+struct in_blocks {
+    heist_future *f;
+    int cancelled;
+};
+
+static int leaves_blocks(void *arg, void **out) {
+    (void)out;
+    struct in_blocks *v = arg;
+    for (int i = 0; i < 3; i++) {
+        heist_timeout outer = HEIST_TIMEOUT_INIT, inner = HEIST_TIMEOUT_INIT;
+        heist_sim_check(heist_timeout_enter(&outer, 0.002) == 0);
+        heist_sim_check(heist_timeout_enter(&inner, i == 1 ? 0.001 : 0.002) == 0);
+        int err = i == 2 ? heist_await_until(v->f, heist_time() + 0.002, NULL) : heist_sleep(0.002);
+        if (i == 2 && err == -ETIMEDOUT) err = 0;
+        err = heist_timeout_exit(&outer, heist_timeout_exit(&inner, err));
+        heist_sim_check(err == 0 || err == -ETIMEDOUT || err == -ECANCELED);
+        memset(&outer, 0x55, sizeof outer);
+        memset(&inner, 0x55, sizeof inner);
+        if (err == -ECANCELED) v->cancelled++;
+        heist_uncancellable_begin();
+        heist_sim_check(heist_yield() == 0);
+        heist_uncancellable_end();
+        if (heist_yield() == -ECANCELED) v->cancelled++;
+    }
+    return 0;
+}
+
+SCENE(blocks) {
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t[2];
+    struct in_blocks v[2] = {{NULL, 0}, {NULL, 0}};
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_future_new(NULL, &v[i].f) == 0);
+        heist_sim_check(heist_runtime_run_coroutine(rt, leaves_blocks, &v[i], NULL, &t[i]) == 0);
+    }
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(cancels, t[0], &h) == 0);
+    for (int i = 0; i < 2; i++) {
+        int err = heist_await(t[i], NULL);
+        heist_sim_check(err == 0 || (i == 0 && err == -ECANCELED && !v[0].cancelled)); /* it never began */
+    }
+    heist_sim_thread_join(h);
+    heist_sim_check(v[1].cancelled == 0 && v[0].cancelled <= 1);
+    heist_sim_check(heist_cancelling(t[1]) == 0 && heist_cancelling(t[0]) <= 1);
+    for (int i = 0; i < 2; i++) {
+        heist_unref(t[i]);
+        heist_unref(v[i].f);
+    }
+    close_runtime(rt);
+}
+
+/* A group whose children fail, add others and are added to from outside, while its owner is cancelled. */
+struct party {
+    heist_group *g;
+    _Atomic(int) over, begun, ended, failed, answer;
+};
+
+static int guest(void *arg, void **out) {
+    (void)out;
+    struct party *p = arg;
+    heist_sim_check(!p->over);
+    int n = p->begun++;
+    if (n == 0) heist_group_create_task(p->g, guest, p, NULL, NULL);
+    int err = n == 1 ? heist_sleep(0.001) : heist_yield();
+    heist_sim_check(!p->over);
+    if (!err && n == 1) err = -EPROTO;
+    if (err && err != -ECANCELED) p->failed++;
+    p->ended++;
+    return err;
+}
+
+static void brings_a_guest(void *arg) {
+    struct party *p = arg;
+    int err = heist_group_create_task(p->g, guest, p, NULL, NULL);
+    heist_sim_check(err == 0 || err == HEIST_ESHUTDOWN || err == HEIST_EINVALSTATE);
+    if (err) heist_group_cancel(p->g);
+}
+
+static int host(void *arg, void **out) {
+    (void)out;
+    struct party *p = arg;
+    heist_sim_check(heist_group_enter(p->g) == 0);
+    for (int i = 0; i < 2; i++) {
+        int err = heist_group_create_task(p->g, guest, p, NULL, NULL);
+        heist_sim_check(err == 0 || err == HEIST_ESHUTDOWN);
+    }
+    int err = heist_group_exit(p->g, heist_sleep(0.001));
+    p->over = 1;
+    heist_sim_check(p->begun == p->ended && heist_group_count(p->g) == 0);
+    heist_sim_check(heist_group_failures(p->g) == p->failed);
+    heist_sim_check((err == HEIST_EGROUP) == (p->failed > 0));
+    p->answer = err;
+    return err;
+}
+
+SCENE(party) {
+    heist_runtime *rt = open_runtime(arg);
+    struct party p = {.answer = 1};
+    heist_task *t = NULL;
+    heist_sim_check(heist_group_new(&p.g) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, host, &p, NULL, &t) == 0);
+    heist_sim_thread *h[2];
+    heist_sim_check(heist_sim_thread_start(brings_a_guest, &p, &h[0]) == 0);
+    heist_sim_check(heist_sim_thread_start(cancels, t, &h[1]) == 0);
+    int err = heist_await(t, NULL);
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_check(err == p.answer || (err == -ECANCELED && p.answer == 1));
+    heist_sim_check(p.answer != 0 || heist_cancelling(t) <= 1);
+    heist_unref(t);
+    heist_group_unref(p.g);
+    close_runtime(rt);
+}
+
 const struct scene scenes[] = {
     {"spawn", spawn, 1},
     {"gather", gather, 1},
@@ -1057,5 +1172,7 @@ const struct scene scenes[] = {
     {"section", section, 2},
     {"generator", generator, 1},
     {"pipeline", pipeline, 1},
+    {"blocks", blocks, 1},
+    {"group", party, 1},
 };
 const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
