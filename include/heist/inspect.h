@@ -7,6 +7,11 @@
 #define HEIST_INSPECT_H
 
 #include <heist/base.h>
+#include <heist/channel.h>
+#include <heist/event.h>
+#include <heist/lock.h>
+#include <heist/queue.h>
+#include <heist/semaphore.h>
 #include <stdio.h>
 
 HEIST_BEGIN_DECLS
@@ -34,10 +39,10 @@ HEIST_API int heist_task_print_stack(heist_task *t, int limit, FILE *to);
  * as all of a stack are.  Always terminated; returns the length it would have had.  Context: any. */
 HEIST_API int heist_describe_address(const void *address, int returns, char *buf, size_t size);
 
-/* Where a future or task was made, if its loop was in debug mode then: the addresses of at most ten callers, the innermost
- * first.  (The file and line of a task's making are known always, see heist_future_repr.)  A failure that nobody looked at
- * is reported with it.
- * Context: any.  Suspends: never.  Returns how many, 0 when it was not noted.  Errors: -EINVAL. */
+/* Where a future or task was made, if its loop was in debug mode then: the addresses of at most ten callers, the
+ * innermost first.  (The file and line of a task's making are known always, see heist_future_repr.)  A failure that
+ * nobody looked at is reported with it. Context: any.  Suspends: never.  Returns how many, 0 when it was not noted.
+ * Errors: -EINVAL. */
 HEIST_API int heist_future_get_birth(heist_future *f, void **frames, int max);
 
 /* ---- who waits for whom ---- */
@@ -84,6 +89,12 @@ HEIST_API int heist_future_discard_from_awaited_by(heist_future *f, heist_future
 HEIST_API int heist_loop_repr(heist_loop *loop, char *buf, size_t size);
 HEIST_API int heist_handle_repr(heist_handle *handle, char *buf, size_t size);
 HEIST_API int heist_runtime_repr(heist_runtime *rt, char *buf, size_t size);
+/* The same of what tasks wait on, with how many wait. */
+HEIST_API int heist_lock_repr(heist_lock *lock, char *buf, size_t size);
+HEIST_API int heist_event_repr(heist_event *event, char *buf, size_t size);
+HEIST_API int heist_semaphore_repr(heist_semaphore *semaphore, char *buf, size_t size);
+HEIST_API int heist_channel_repr(heist_channel *c, char *buf, size_t size);
+HEIST_API int heist_queue_repr(heist_queue *q, char *buf, size_t size);
 
 /* ---- everything ---- */
 

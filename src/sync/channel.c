@@ -9,8 +9,10 @@
  * ring, or with the receiver from its claim on. */
 #include <heist/channel.h>
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <math.h>
 #include <string.h>
+#include <stdio.h>
 
 #include "base/alloc.h"
 #include "base/fork.h"
@@ -153,4 +155,15 @@ size_t heist_channel_size(heist_channel *c) {
     size_t n = c->count;
     heist__spin_unlock(&c->port.lock);
     return n;
+}
+
+int heist_channel_repr(heist_channel *c, char *buf, size_t size) {
+    if (!c || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    heist__spin_lock(&c->port.lock);
+    size_t count = c->count, in = heist__waitq_length(&c->port.in), out = heist__waitq_length(&c->port.out);
+    bool closed = c->port.closed;
+    heist__spin_unlock(&c->port.lock);
+    return snprintf(buf, size, "<Channel %p%s size=%zu capacity=%zu senders=%zu receivers=%zu>", (void *)c,
+                    closed ? " closed" : "", count, c->capacity, in, out);
 }

@@ -4,7 +4,9 @@
  * they pass the guard, so that whoever set it has left. */
 #include <heist/error.h>
 #include <heist/event.h>
+#include <heist/inspect.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "sync/embedded.h"
 
@@ -122,4 +124,15 @@ int heist_event_is_set(heist_event *event) {
     if (!is_set(inside(event))) return 0;
     heist__guard_pass(&inside(event)->guard);
     return 1;
+}
+
+int heist_event_repr(heist_event *event, char *buf, size_t size) {
+    if (!event || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct event *e = inside(event);
+    heist__spin_lock(&e->guard);
+    size_t waiters = heist__waitq_length(&e->queue);
+    bool set = is_set(e);
+    heist__spin_unlock(&e->guard);
+    return snprintf(buf, size, "<Event %p %s waiters=%zu>", (void *)event, set ? "set" : "unset", waiters);
 }

@@ -37,7 +37,9 @@
 #include "sync/lock.h"
 
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "base/sys.h"
 #include "conc/parker.h"
@@ -335,4 +337,15 @@ int heist_lock_with(heist_lock *lock, int (*fn)(void *arg), void *arg) {
     err = fn(arg);
     heist_lock_release(lock);
     return err;
+}
+
+int heist_lock_repr(heist_lock *lock, char *buf, size_t size) {
+    if (!lock || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct heist__lock *l = heist__lock_of(lock);
+    heist__spin_lock(&l->guard);
+    size_t waiters = heist__waitq_length(&l->queue);
+    heist__spin_unlock(&l->guard);
+    return snprintf(buf, size, "<Lock %p %s waiters=%zu>", (void *)lock, heist__lock_is_held(l) ? "locked" : "unlocked",
+                    waiters);
 }

@@ -14,8 +14,10 @@
  * takes the lock only to move the items over.  A queue that may hold more than FIXED_ROOM gives a
  * large store back when it is empty. */
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <heist/queue.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "base/alloc.h"
 #include "base/options.h"
@@ -419,3 +421,15 @@ int heist_queue_empty(heist_queue *q) { return q && !heist__forked() && heist_qu
 int heist_queue_full(heist_queue *q) { return q && q->maxsize && heist_queue_qsize(q) >= q->maxsize; }
 
 size_t heist_queue_maxsize(const heist_queue *q) { return q ? q->maxsize : 0; }
+
+int heist_queue_repr(heist_queue *q, char *buf, size_t size) {
+    if (!q || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    heist__spin_lock(&q->port.lock);
+    size_t count = q->count, tasks = q->unfinished;
+    size_t in = heist__waitq_length(&q->port.in), out = heist__waitq_length(&q->port.out);
+    bool shut = q->shut;
+    heist__spin_unlock(&q->port.lock);
+    return snprintf(buf, size, "<Queue %p%s size=%zu maxsize=%zu putters=%zu getters=%zu tasks=%zu>", (void *)q,
+                    shut ? " shutdown" : "", count, q->maxsize, in, out, tasks);
+}

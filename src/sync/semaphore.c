@@ -3,8 +3,10 @@
  * Under the guard; while somebody waits no permit is free: a release hands its permit to the first
  * waiter in the claim, and a permit comes back with nobody. */
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <heist/semaphore.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "sync/embedded.h"
 
@@ -141,4 +143,16 @@ int64_t heist_semaphore_value(heist_semaphore *semaphore) {
     int64_t value = s->value;
     heist__spin_unlock(&s->guard);
     return value;
+}
+
+int heist_semaphore_repr(heist_semaphore *semaphore, char *buf, size_t size) {
+    if (!semaphore || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct semaphore *s = inside(semaphore);
+    heist__spin_lock(&s->guard);
+    size_t waiters = heist__waitq_length(&s->queue);
+    int64_t value = s->value;
+    heist__spin_unlock(&s->guard);
+    return snprintf(buf, size, "<Semaphore %p %s value=%lld waiters=%zu>", (void *)semaphore,
+                    value ? "unlocked" : "locked", (long long)value, waiters);
 }

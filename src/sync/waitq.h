@@ -38,6 +38,13 @@ struct heist__waitq {
     struct heist__waitnode *head, *tail;
 };
 
+/* How many stand in it.  Under the lock; for who wants to see. */
+static inline size_t heist__waitq_length(const struct heist__waitq *q) {
+    size_t count = 0;
+    for (const struct heist__waitnode *n = q->head; n; n = n->next) count++;
+    return count;
+}
+
 static inline void heist__waitq_link(struct heist__waitq *q, struct heist__waitnode *n) {
     n->next = NULL;
     n->prev = q->tail;

@@ -553,6 +553,95 @@ static void loops_handles_and_runtimes_at_a_glance_DBG_10(void **state) {
     assert_int_equal(heist_runtime_repr(NULL, text, 1), -EINVAL);
 }
 
+static heist_lock a_lock = HEIST_LOCK_INIT;
+
+struct waits {
+    heist_event event;
+    heist_semaphore semaphore;
+    heist_channel *channel;
+    heist_queue *queue;
+    char text[10][160];
+};
+
+static int wait_for_lock(void *arg, void **out) {
+    (void)arg, (void)out;
+    int err = heist_lock_acquire(&a_lock);
+    return err ? err : heist_lock_release(&a_lock);
+}
+static int wait_for_event(void *arg, void **out) {
+    (void)out;
+    return heist_event_wait(&((struct waits *)arg)->event);
+}
+static int wait_for_permit(void *arg, void **out) {
+    (void)out;
+    return heist_semaphore_acquire(&((struct waits *)arg)->semaphore);
+}
+static int wait_for_value(void *arg, void **out) { return heist_channel_recv(((struct waits *)arg)->channel, out); }
+static int wait_for_item(void *arg, void **out) { return heist_queue_get(((struct waits *)arg)->queue, out); }
+
+static void describe_waits(struct waits *w, int at) {
+    heist_lock_repr(&a_lock, w->text[at], sizeof(w->text[at]));
+    heist_event_repr(&w->event, w->text[at + 1], sizeof(w->text[at]));
+    heist_semaphore_repr(&w->semaphore, w->text[at + 2], sizeof(w->text[at]));
+    heist_channel_repr(w->channel, w->text[at + 3], sizeof(w->text[at]));
+    heist_queue_repr(w->queue, w->text[at + 4], sizeof(w->text[at]));
+}
+
+static int watch_waits(void *arg, void **out) {
+    struct waits *w = arg;
+    (void)out;
+    int err = heist_channel_new(2, &w->channel);
+    if (!err) err = heist_queue_new(3, NULL, &w->queue);
+    if (!err) err = heist_semaphore_init(&w->semaphore, 1);
+    heist_event_init(&w->event);
+    if (err) return err;
+    describe_waits(w, 0);
+    err = heist_lock_acquire(&a_lock);
+    if (!err) err = heist_semaphore_acquire(&w->semaphore);
+    static const heist_coro_fn fns[] = {wait_for_lock, wait_for_event, wait_for_permit, wait_for_value, wait_for_item};
+    heist_task *t[5];
+    for (int i = 0; i < 5; i++) t[i] = start(fns[i], w, "waiter");
+    heist_sleep(1);
+    describe_waits(w, 5);
+    if (!err) err = heist_lock_release(&a_lock);
+    heist_event_set(&w->event);
+    heist_semaphore_release(&w->semaphore);
+    heist_channel_send(w->channel, NULL);
+    heist_queue_put(w->queue, NULL);
+    for (int i = 0; i < 5; i++) {
+        heist_await(t[i], NULL);
+        heist_unref(t[i]);
+    }
+    heist_channel_unref(w->channel);
+    heist_queue_unref(w->queue);
+    return err;
+}
+
+static void what_tasks_wait_on_says_how_many_wait_DBG_10(void **state) {
+    (void)state;
+    struct waits w;
+    memset(&w, 0, sizeof(w));
+    assert_int_equal(harness_run(watch_waits, &w, NULL), 0);
+    static const char *const ends[] = {
+        " unlocked waiters=0>",
+        " unset waiters=0>",
+        " unlocked value=1 waiters=0>",
+        " size=0 capacity=2 senders=0 receivers=0>",
+        " size=0 maxsize=3 putters=0 getters=0 tasks=0>",
+        " locked waiters=1>",
+        " unset waiters=1>",
+        " locked value=0 waiters=1>",
+        " size=0 capacity=2 senders=0 receivers=1>",
+        " size=0 maxsize=3 putters=0 getters=1 tasks=0>",
+    };
+    for (int i = 0; i < 10; i++) assert_non_null(strstr(w.text[i], ends[i]));
+    assert_int_equal(heist_lock_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_event_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_semaphore_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_channel_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_queue_repr(NULL, NULL, 0), -EINVAL);
+}
+
 /* ---- everything ---- */
 
 struct dumps {
@@ -1001,6 +1090,7 @@ int main(void) {
         API_TEST(plain_threads_that_wait_are_counted),
         API_TEST(a_long_chain_is_followed_to_its_end),
         API_TEST(loops_handles_and_runtimes_at_a_glance_DBG_10),
+        API_TEST(what_tasks_wait_on_says_how_many_wait_DBG_10),
         API_TEST(everything_can_be_dumped_while_workers_run_DBG_16_DBG_17_DBG_19),
         API_TEST(a_cycle_is_named_and_the_table_still_works_DBG_18),
         API_TEST(without_a_runtime_there_is_nothing_to_dump),
