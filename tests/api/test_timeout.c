@@ -564,10 +564,40 @@ static int has_a_grandchild(void *arg, void **out) {
     heist_unref(child);
     return 0;
 }
+/* With a context of its own too; and its coroutine is the one that it was made of. */
+static int has_an_heir_with_context(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    double start = heist_time();
+    heist_context *context = NULL;
+    CHECK(heist_context_copy(NULL, &context), 0);
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.flags = HEIST_TASK_INHERIT_DEADLINE;
+    heist_timeout t = HEIST_TIMEOUT_INIT;
+    CHECK(heist_timeout_enter(&t, 2), 0);
+    for (int given = 0; given < 2; given++) {
+        struct child c = {0};
+        heist_task *heir = NULL;
+        o.context = given ? context : NULL;
+        CHECK(heist_create_task(notes_deadline, &c, &o, &heir), 0);
+        CHECK(heist_task_coro(heir) == notes_deadline, 1);
+        CHECK(heist_sleep(0.5), 0);
+        CHECK(fabs(c.deadline - (start + 2)) < 1e-6, 1);
+        heist_cancel(heir); /* from outside: that stays -ECANCELED */
+        CHECK(heist_await_until(heir, HEIST_FOREVER, NULL), -ECANCELED);
+        CHECK(heist_future_cancelled(heir), 1);
+        heist_unref(heir);
+    }
+    CHECK(heist_timeout_exit(&t, 0), 0);
+    heist_context_unref(context);
+    return 0;
+}
+
 static void a_child_that_asks_has_its_makers_deadline(void **state) {
     (void)state;
     play(has_heirs);
     play(has_a_grandchild);
+    play(has_an_heir_with_context);
 }
 
 /* ---- uncancellable sections ---- */
