@@ -276,6 +276,77 @@ SCENE(channel) {
     heist_channel_unref(p.c);
 }
 
+/* Two that select, in opposite orders, over a rendezvous and a queue: what went in came out once or
+ * is still there, and a select that gave up took nothing. */
+
+struct either_scene {
+    heist_channel *c;
+    heist_queue *q;
+    heist_future *stop;
+    _Atomic(int) in, out;
+};
+
+static int either_giver(void *arg, void **out) {
+    (void)out;
+    struct either_scene *e = arg;
+    for (int i = 0; i < ITEMS; i++) {
+        heist_select_case cases[] = {HEIST_CASE_PUT(e->q, e), HEIST_CASE_SEND(e->c, e)};
+        int won = heist_select_until(cases, 2, heist_time() + 0.0005);
+        if (won == -ETIMEDOUT || won == -ECANCELED) continue;
+        heist_sim_check(won >= 0 && cases[won].code == 0);
+        atomic_fetch_add(&e->in, 1);
+    }
+    return 0;
+}
+
+static void either_giver_thread(void *arg) { heist_sim_check(either_giver(arg, NULL) == 0); }
+
+static int either_taker(void *arg, void **out) {
+    (void)out;
+    struct either_scene *e = arg;
+    for (;;) {
+        heist_select_case cases[] = {HEIST_CASE_RECV(e->c), HEIST_CASE_AWAIT(e->stop), HEIST_CASE_GET(e->q)};
+        int won = heist_select(cases, 3);
+        if (won == -ECANCELED) continue;
+        heist_sim_check(won >= 0 && cases[won].code == 0);
+        if (won == 1) return 0;
+        heist_sim_check(cases[won].value == e);
+        atomic_fetch_add(&e->out, 1);
+    }
+}
+
+SCENE(either) {
+    heist_runtime *rt = open_runtime(arg);
+    struct either_scene e = {.in = 0};
+    heist_sim_check(heist_channel_new(0, &e.c) == 0);
+    heist_sim_check(heist_queue_new(1, NULL, &e.q) == 0);
+    heist_sim_check(heist_future_new(NULL, &e.stop) == 0);
+    heist_task *taker[2], *giver = NULL;
+    for (int i = 0; i < 2; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, either_taker, &e, NULL, &taker[i]) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, either_giver, &e, NULL, &giver) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(either_giver_thread, &e, &h) == 0);
+    heist_cancel(giver);
+    heist_sim_thread_join(h);
+    int err = heist_await(giver, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED); /* perhaps before it began */
+    heist_unref(giver);
+    heist_sim_check(heist_future_set_result(e.stop, NULL, NULL) == 0);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(taker[i], NULL) == 0);
+        heist_unref(taker[i]);
+    }
+    void *left;
+    while (heist_queue_get_nowait(e.q, &left) == 0) e.out++;
+    heist_sim_check(heist_channel_try_recv(e.c, &left) == -EAGAIN);
+    heist_sim_check(e.in == e.out);
+    close_runtime(rt);
+    heist_channel_unref(e.c);
+    heist_queue_unref(e.q);
+    heist_unref(e.stop);
+}
+
 /* Receivers with deadlines: an item that a late one did not take is there for the next. */
 
 struct late {
@@ -1156,6 +1227,7 @@ const struct scene scenes[] = {
     {"cancel", cancel, 1},
     {"cancel_chain", cancel_chain, 1},
     {"channel", channel, 1},
+    {"either", either, 1},
     {"deadlines", deadlines, 1},
     {"sleep", sleepers, 1},
     {"call_soon", call_soon, 1},
