@@ -23,7 +23,6 @@ struct guarded {
     heist_lock lock;
     long count;  /* plain */
     int holders; /* plain */
-    bool scoped; /* plain */
 };
 
 struct shared_pair {
@@ -84,6 +83,7 @@ static const char *const what_name[WHATS] = {"lock",  "read-write lock", "semaph
                                              "event", "wait group",      "once"};
 static _Atomic(uint64_t) taken[WHATS], cancelled[WHATS], late[WHATS], refused[WHATS];
 static _Atomic(uint64_t) rounds_met;
+static _Atomic(long) most_before; /* others who had a lock while one waited for it */
 
 struct member {
     struct stress_rng rng;
@@ -131,11 +131,14 @@ static void use_lock(struct member *m) {
     struct guarded *g = &locks[i];
     unsigned how = (unsigned)stress_below(&m->rng, 8);
     double planned = 0, until = soon(m, &planned);
+    long others = s_get(&lock_count[i]);
     stress_wait_begin(m->slot, "a lock", how == 1 ? planned : 0);
     int err = how == 0   ? heist_lock_try_acquire(&g->lock)
               : how == 1 ? heist_lock_acquire_until(&g->lock, until)
                          : heist_lock_acquire(&g->lock);
     if (!took(m, LOCK, err, how == 1, how == 0)) return;
+    others = s_get(&lock_count[i]) - others;
+    if (others > s_get(&most_before)) s_set(&most_before, others);
     long before = g->count;
     stress_check(g->holders++ == 0, "a lock has two holders");
     g->count = before + 1;
@@ -573,6 +576,7 @@ int main(int argc, char **argv) {
     for (int w = 0; w < WHATS; w++)
         stress_note("  %-16s taken %" PRIu64 ", cancelled %" PRIu64 ", late %" PRIu64 ", refused %" PRIu64, what_name[w],
                     s_get(&taken[w]), s_get(&cancelled[w]), s_get(&late[w]), s_get(&refused[w]));
+    stress_note("  before one that waited for a lock at most %ld others had it", s_get(&most_before));
     stress_note("  barrier: %" PRIu64 " meetings of a party", s_get(&rounds_met));
     return stress_end();
 }
