@@ -100,12 +100,12 @@ int heist_generator_of(const heist_iterator_ops *ops, void *state, heist_generat
 
 /* 0, and *was tells what it was before; CLOSED is left as it is.  Or -EBUSY. */
 static inline int claim(heist_generator *g, int *was) {
-    int s = a_load_rlx(&g->state); /* rlx: a first look, the cas decides; unshared: ordered by the caller */
+    int s = a_load_acq(&g->state); /* acq: who finds it CLOSED has seen its end; else the cas decides */
     do {
         if (heist_unlikely(s == HEIST_GENERATOR_RUNNING)) return -EBUSY;
         if (heist_unlikely(s == HEIST_GENERATOR_CLOSED)) break;
         if (g->unshared) {
-            a_store_rlx(&g->state, HEIST_GENERATOR_RUNNING); /* rlx: the same */
+            a_store_rlx(&g->state, HEIST_GENERATOR_RUNNING); /* rlx: the caller orders the drivers */
             break;
         }
     } while (!a_cas_acq(&g->state, &s, HEIST_GENERATOR_RUNNING)); /* acq: pairs with release */
