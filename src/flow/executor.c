@@ -126,12 +126,23 @@ static void release(heist_executor *e) {
     heist__free(e);
 }
 
+/* Whether the system makes threads with such a stack. */
+static bool stack_ok(size_t bytes) {
+    pthread_attr_t attributes;
+    if (!bytes) return true;
+    if (pthread_attr_init(&attributes)) return false;
+    bool ok = pthread_attr_setstacksize(&attributes, bytes) == 0;
+    pthread_attr_destroy(&attributes);
+    return ok;
+}
+
 static const heist_executor_options default_options = HEIST_EXECUTOR_OPTIONS_INIT;
 
 int heist_executor_new(const heist_executor_options *opts, heist_executor **out) {
     if (!opts) opts = &default_options;
     if (!out || !heist__options_ok(opts, sizeof(*opts)) || opts->flags) return -EINVAL;
     if (opts->max_threads < 0 || opts->max_threads > MAX_THREADS || !(opts->idle_seconds >= 0)) return -EINVAL;
+    if (!stack_ok(opts->stack_bytes)) return -EINVAL;
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;
     heist_executor *e = heist__zalloc(sizeof(*e));

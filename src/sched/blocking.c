@@ -12,8 +12,9 @@
  * tasks, or begin sees the announcement, and wakes somebody.  A searcher that begin relies on still has its own look
  * before sleep to come.  Who is awake looks when he has nothing of his own, and now and then
  * (heist__look_after_others).
- * Descriptors and timers: begin calls one that sleeps to look after them, and as long as the flag stands the sentinels
- * look every half millisecond and at each deadline.
+ * Descriptors and timers: begin calls one that sleeps to look after them, or else who falls asleep at this moment sees
+ * rt->blocked, and looks soon; as long as it stands the sentinels look every half millisecond and at each deadline, and
+ * there is one more of them, for those that sleep already may do so for longer.
  *
  * Nothing is taken twice at the end: thieves take from a deque at its top at any time, and a rescue takes events and
  * timers of a loop whose owner may move on at any moment; that is so with workers that are stuck without telling too.

@@ -139,6 +139,9 @@ bool heist__search(struct heist__worker *w) {
     return steal(w) || !heist__mpsc_empty(&w->rt->inject) || !heist__mpsc_empty(&w->loop->inbox);
 }
 
+/* A spare thread that only reports takes nothing over. */
+static bool spare_helps(heist_runtime *rt) { return (rt->flags & HEIST_RUNTIME_SPARE_THREAD) || rt->regular > 1; }
+
 /* Anything that a sleeper would have to get up for; *theirs: it stands with another worker.  Sequentially consistent
  * looks. */
 static bool something_came(struct heist__worker *w, bool *theirs) {
@@ -149,10 +152,11 @@ static bool something_came(struct heist__worker *w, bool *theirs) {
     if (w->until && a_load_sc(w->until)) return true;
     /* A close goes on when the last task has ended, or was refused, wherever that was seen. */
     if (a_load_sc(&rt->closing) && ((!w->acked && !rt->alone) || (!rt->alone && !a_load_sc(&rt->acks) && !heist__live_tasks(rt)))) return true;
-    if (w->alone || w->spare) return false;
+    if (w->alone || (w->spare && !(a_load_sc(&rt->blocked) && spare_helps(rt)))) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
         bool all = v != w && a_load_sc(&v->blocked); /* it keeps nothing to itself */
+        if (w->spare && !all) continue;
         if (heist__deque_size(&v->queue) > (all ? 0 : a_load_rlx(&v->keeps)) ||
             heist__deque_size(&v->stack) > (all ? 0 : HEIST__STACK_ALONE)) {
             *theirs = true;
@@ -265,7 +269,7 @@ static void first_look(struct heist__worker *w) {
 /* A look at the workers that run: what one that is stuck cannot serve is served here.  True: there is work. */
 static bool help_stuck(struct heist__worker *w, bool runs) {
     heist_runtime *rt = w->rt;
-    bool helped = false, helps = !w->spare || (rt->flags & HEIST_RUNTIME_SPARE_THREAD) || rt->regular > 1;
+    bool helped = false, helps = !w->spare || spare_helps(rt);
     int64_t now = heist__clock_now(&(struct heist__clock){0}), next = INT64_MAX;
     int stuck = 0;
     w->polling = true;
@@ -357,7 +361,8 @@ void heist__look_after_others(struct heist__worker *w) {
 /* How long until a sentinel's next look. */
 static int64_t look_period(struct heist__worker *w, int64_t now) {
     heist_runtime *rt = w->rt;
-    if (now - a_load_rlx(&rt->stuck_seen_ns) < 2 * SENTINEL_BUSY_NS) { /* rlx: as above; somebody is stuck */
+    /* sc: after the announcement, see blocking.c.  rlx: as above; somebody is stuck */
+    if (heist_unlikely(a_load_sc(&rt->blocked)) || now - a_load_rlx(&rt->stuck_seen_ns) < 2 * SENTINEL_BUSY_NS) {
         int64_t until = w->next_rescue_ns - now; /* what is due already was not to be had, and waits for the look */
         return until > 0 && until < SENTINEL_NS ? until : SENTINEL_NS;
     }
@@ -390,9 +395,9 @@ static int64_t sleep_time(struct heist__worker *w, int64_t now, bool *sentinel) 
     if (!all_asleep) w->lingers = 0;
     w->owes_watch = false; /* from here on it watches, or two do, or nobody is left to be watched */
     if (w->lingers >= LINGER_LOOKS) return timeout;
-    int n = a_load_sc(&rt->sentinels);
+    int n = a_load_sc(&rt->sentinels), most = SENTINELS + (a_load_sc(&rt->blocked) > 0); /* those may sleep long yet */
     do {
-        if (n >= SENTINELS) return timeout;
+        if (n >= most) return timeout;
     } while (!a_cas_sc(&rt->sentinels, &n, n + 1));
     *sentinel = true;
     int64_t period = look_period(w, now);
@@ -473,6 +478,7 @@ static bool sleep_once(struct heist__worker *w) {
          * look after the rest. */
         heist__call_watcher(w);
     }
+    if (heist_unlikely(theirs && w->spare)) (void)help_stuck(w, false); /* it does not search */
     if (was == HEIST__TO_SEARCH) w->searching = true; /* counted by who woke us */
     if (was == HEIST__TO_WATCH) {
         w->owes_watch = true;

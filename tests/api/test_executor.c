@@ -988,6 +988,10 @@ static void bad_input_is_refused(void **state) {
     o.max_threads = 0;
     o.idle_seconds = (double)NAN;
     assert_int_equal(heist_executor_new(&o, &e), -EINVAL);
+    o.idle_seconds = 0;
+    o.stack_bytes = 100;
+    assert_int_equal(heist_executor_new(&o, &e), -EINVAL);
+    o.stack_bytes = 0;
     o.idle_seconds = -1;
     assert_int_equal(heist_executor_new(&o, &e), -EINVAL);
     o.size = 4;
