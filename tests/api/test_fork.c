@@ -3,6 +3,7 @@
 #include "support/harness.h"
 #include "support/pace.h"
 
+#include <heist/testkit.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,20 @@ static int try_everything(struct heritage *h) {
     FORKED(heist_runtime_new(NULL, &rt));
     FORKED(heist_run(nothing, NULL, NULL, NULL));
     FORKED(heist_future_new(NULL, &future));
+    heist_call_graph *graph = NULL;
+    char text[64];
+    FORKED(heist_capture_call_graph(h->future, 0, 0, &graph));
+    FORKED(heist_print_call_graph(h->future, 0, 0, stderr));
+    FORKED(heist_future_add_to_awaited_by(h->future, h->future));
+    FORKED(heist_future_discard_from_awaited_by(h->future, h->future));
+    FORKED(heist_loop_repr(h->loop, text, sizeof(text)));
+    FORKED(heist_runtime_repr(h->rt, text, sizeof(text)));
+    FORKED(heist_channel_repr(h->channel, text, sizeof(text)));
+    FORKED(heist_dump(HEIST_DUMP_ALL, stderr));
+    FORKED(heist_inspect_serve());
+    FORKED(heist_inspect_stop());
+    FORKED(heist_test_live(NULL));
+    FORKED(heist_test_run(nothing, NULL, NULL, NULL, NULL));
     heist_future *derived[2] = {h->future, h->future};
     heist_completions *it = NULL;
     FORKED(heist_gather(derived, 2, NULL, 0));

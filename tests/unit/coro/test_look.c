@@ -200,7 +200,8 @@ static void what_is_not_mapped_is_an_answer(void **state) {
     memset(page, 7, 8192);
     assert_int_equal(munmap(page + 4096, 4096), 0);
     char to[64];
-    for (int pipe_only = 0; pipe_only < 2; pipe_only++) {
+    /* valgrind takes a write from where nothing is mapped for a mistake, whatever the kernel answers */
+    for (int pipe_only = 0; pipe_only <= !HEIST_VALGRIND; pipe_only++) {
         heist__peek_force_pipe(pipe_only);
         assert_int_equal(heist__peek(page, to, sizeof to), 0);
         assert_int_equal(to[63], 7);
