@@ -1,6 +1,7 @@
 /* Queues: asyncio's three orders, bounds, join and shutdown, and the same calls from plain threads.  Rows Q. */
 #include "support/harness.h"
 
+#include <heist/debug.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -551,6 +552,56 @@ static void a_get_that_would_hold_the_loop_is_refused_and_reported_Q_18(void **s
     harness_loop_end(loop);
 }
 
+/* Where debug mode looks for locks left behind, waits take another way. */
+
+static int no_locks(char *text, size_t size) {
+    if (size) text[0] = 0;
+    return 0;
+}
+
+static int pass_to_each_other(void *arg, void **out) {
+    heist_queue **q = arg;
+    (void)out;
+    for (int i = 0; i < 100; i++) {
+        void *item = NULL;
+        int err = heist_queue_put(q[0], q);
+        if (err == 0) err = heist_queue_get_until(q[1], &item, heist_time() + 5);
+        if (err == 0 && item != q) err = -EPROTO;
+        if (err) return err;
+    }
+    return heist_queue_get_until(q[1], NULL, heist_time() + 1) == -ETIMEDOUT ? 0 : -EPROTO;
+}
+
+static int pass_back(void *arg, void **out) {
+    heist_queue **q = arg;
+    (void)out;
+    for (int i = 0; i < 100; i++) {
+        void *item = NULL;
+        int err = heist_queue_get(q[0], &item);
+        if (err == 0) err = heist_queue_put(q[1], item);
+        if (err) return err;
+    }
+    return 0;
+}
+
+static void waits_are_the_same_where_locks_are_watched(void **state) {
+    (void)state;
+    heist_queue *q[2] = {new_queue(1), new_queue(1)};
+    assert_int_equal(heist_debug_set_locks_hook(no_locks, HEIST_DEBUG_LOCKS_GO_ON), 0);
+    heist_loop *loop = harness_loop();
+    assert_int_equal(heist_loop_set_debug(loop, 1), 0);
+    heist_task *a = new_task(loop, pass_to_each_other, q), *b = new_task(loop, pass_back, q);
+    int one = heist_loop_run_until_complete(loop, a, NULL), two = heist_loop_run_until_complete(loop, b, NULL);
+    heist_unref(a);
+    heist_unref(b);
+    harness_loop_end(loop);
+    assert_int_equal(heist_debug_set_locks_hook(NULL, 0), 0);
+    assert_int_equal(one, 0);
+    assert_int_equal(two, 0);
+    heist_queue_unref(q[0]);
+    heist_queue_unref(q[1]);
+}
+
 /* ---- plain threads ---- */
 
 static void *get_in_thread(void *arg) {
@@ -797,6 +848,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(immediate_shutdown_drops_what_is_left_Q_12),
     API_TEST(last_unref_frees_what_is_left),
     API_TEST(a_get_that_would_hold_the_loop_is_refused_and_reported_Q_18),
+    API_TEST(waits_are_the_same_where_locks_are_watched),
     API_TEST(a_plain_thread_blocks_until_an_item_comes_Q_15),
     API_TEST(a_plain_thread_need_not_wait_Q_16),
     API_TEST(a_plain_threads_get_ends_at_its_deadline_Q_17),
