@@ -47,6 +47,4 @@ static int gather_main(void *arg, void **out) {
     return 0;
 }
 
-void bench_gather(const struct bench_args *args) {
-    bench_run(gather_main, args);
-}
+void bench_gather(const struct bench_args *args) { bench_run(gather_main, args); }

@@ -270,7 +270,8 @@ static int at_wait_for(struct victim *v, bool shielded) {
     if (shielded && (err = heist_shield(t, &shield)) < 0) stress_die("a shield: %s", heist_strerror(err));
     double limit = stress_chance(&v->rng, 50) ? HEIST_FOREVER : (double)stress_below(&v->rng, 3000) * 1e-6;
     err = heist_wait_for(shielded ? shield : t, limit, NULL);
-    stress_check(heist_future_done(shielded ? shield : t), "wait_for answered %s before the end", heist_error_name(err));
+    stress_check(heist_future_done(shielded ? shield : t), "wait_for answered %s before the end",
+                 heist_error_name(err));
     if (shielded) check_unharmed(&t, 1, "a shield");
     heist_unref(shield);
     end_family(&t, 1);
@@ -290,7 +291,8 @@ static int at_gather_future(struct victim *v) {
     s_add(&values_made, 1);
     err = heist_gather_future(t, (size_t)n, stress_chance(&v->rng, 50) ? HEIST_GATHER_ALL : 0, &inner);
     if (err == 0) err = heist_shield(inner, &group[0]);
-    if (err == 0) err = heist_sleep_future(NULL, (double)stress_below(&v->rng, 3000) * 1e-6, value, free_value, &group[1]);
+    double nap = (double)stress_below(&v->rng, 3000) * 1e-6;
+    if (err == 0) err = heist_sleep_future(NULL, nap, value, free_value, &group[1]);
     if (err < 0) stress_die("a future that is derived: %s", heist_strerror(err));
     group[2] = inner;
     err = heist_gather_future(group, 3, stress_chance(&v->rng, 50) ? HEIST_GATHER_ALL : 0, &outer);

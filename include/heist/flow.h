@@ -98,7 +98,8 @@ HEIST_API int heist_shield(heist_future *f, heist_future **out) HEIST_NODISCARD;
  *   HEIST_GATHER_ALL   ends with the array when all have ended; ask each future for its outcome
  *   HEIST_GATHER_EARLY ends with the first failure, the others go on
  * Cancelling it cancels every child that is pending; it ends cancelled when all have ended, however they did.
- * Failures of the children count as looked at.  A child that is dropped while nobody can complete it counts as cancelled.
+ * Failures of the children count as looked at.  A child that is dropped while nobody can complete it counts as
+ * cancelled.
  * Context: any, callbacks too.  Suspends: never.  Ownership: *out is one reference.  The children need not be held
  * beyond the call, except by those who shall complete them; it holds each from its end on.
  * Errors: -EINVAL, -ENOMEM. */
@@ -107,11 +108,11 @@ HEIST_API int heist_gather_future(heist_future *const *futures, size_t n, unsign
 
 /* ---- sleep as a future ---- */
 
-/* A future that ends with `value` after `seconds`, never early; cancelling it gives the timer back.  With it a sleep may
- * stand where futures do: in a wait, a gather.  loop: whose timer it is; NULL: the caller's running loop.  If the loop
- * closes first, it fails with HEIST_ECLOSED.
- * Context: any, callbacks too.  Suspends: never.  Ownership: *out is one reference; value_free (may be NULL) runs once on
- * the value when the last reference goes, or when it ends otherwise.  On failure the caller still owns the value.
+/* A future that ends with `value` after `seconds`, never early; cancelling it gives the timer back.  With it a sleep
+ * may stand where futures do: in a wait, a gather.  loop: whose timer it is; NULL: the caller's running loop.  If the
+ * loop closes first, it fails with HEIST_ECLOSED.
+ * Context: any, callbacks too.  Suspends: never.  Ownership: *out is one reference; value_free (may be NULL) runs once
+ * on the value when the last reference goes, or when it ends otherwise.  On failure the caller still owns the value.
  * Errors: -EINVAL (also not a number), HEIST_ENOLOOP, HEIST_ECLOSED, -ENOMEM. */
 HEIST_API int heist_sleep_future(heist_loop *loop, double seconds, void *value, heist_free_fn value_free,
                                  heist_future **out) HEIST_NODISCARD;
@@ -134,8 +135,9 @@ typedef struct heist_awaitable {
 
 /* A future is given back as it is, with a new reference; a coroutine becomes a task at once (opts, which may be NULL,
  * are its options).  loop: where; NULL: as heist_create_task.
- * Context: any; a coroutine with no loop: task or callback.  Suspends: never.  Ownership: *out is one reference; on failure
- * the caller still owns arg.  Errors: -EINVAL (neither or both), for a coroutine those of heist_loop_create_task. */
+ * Context: any; a coroutine with no loop: task or callback.  Suspends: never.  Ownership: *out is one reference; on
+ * failure the caller still owns arg.  Errors: -EINVAL (neither or both), for a coroutine those of
+ * heist_loop_create_task. */
 #define heist_ensure_future(loop, awaitable, opts, out)                                                                \
     heist_ensure_future_at(__FILE__, __LINE__, (loop), (awaitable), (opts), (out))
 HEIST_API int heist_ensure_future_at(const char *file, int line, heist_loop *loop, heist_awaitable awaitable,

@@ -105,7 +105,8 @@ HEIST_API void heist_task_list_free(heist_task **list, size_t count);
 /* Waits for n futures and gives their results in their order (results may be NULL; an entry is NULL where
  * the future failed).  Safe by default: returns only when all have ended, and the first failure cancels
  * the rest.  Returns 0, or the code of the first failure (with HEIST_GATHER_ALL: always 0; ask each future).
- * Cancelling the task that waits cancels them all, and the call returns -ECANCELED when they have ended.
+ * Cancelling the task that waits cancels them all, each request anew, and the call returns -ECANCELED when they have
+ * ended.  heist_gather_future (heist/flow.h) is the form that nests.
  * Duplicates are allowed.
  * Context: any.  Suspends: may.  Ownership: results are borrowed from the futures; the caller keeps its
  * references.  Errors: also -EINVAL, -ENOMEM, HEIST_ENOTINCORO. */

@@ -68,7 +68,8 @@ int heist_gather(heist_future *const *futures, size_t n, void **results, unsigne
     int failure = 0;
     if (heist__futures_done(futures, n)) {
         if (!asked) heist__wait_skipped(self);
-        for (size_t i = 0; i < n && !failure; i++) failure = futures[i]->outcome != HEIST__OUT_VALUE ? futures[i]->code : 0;
+        for (size_t i = 0; i < n && !failure; i++)
+            failure = futures[i]->outcome != HEIST__OUT_VALUE ? futures[i]->code : 0;
     } else {
         struct gathering *g = heist__alloc(sizeof(*g) + n * sizeof(g->parts[0]));
         if (g) {
@@ -78,7 +79,7 @@ int heist_gather(heist_future *const *futures, size_t n, void **results, unsigne
             for (size_t i = 0; i < n; i++) g->parts[i].future = futures[i];
             heist__many_start(&g->many);
             err = wait_for_them(g, futures, n, asked);
-            heist__many_stop(&g->many); /* those that go on (early form) shall not call a hook for nobody */
+            heist__many_stop(&g->many);        /* those that go on (early form) shall not call a hook for nobody */
             failure = a_load_acq(&g->failure); /* acq: pairs with ended */
             heist__many_unref(&g->many);
         } else if (asked) { /* the request is taken, so what it promises is kept */

@@ -1,8 +1,8 @@
 /* gather as a future: no task behind it, hooks on the children complete it.  See many.h and derived.h.
  *
  * The record's life: the hooks hold it, and the future, and a deed of cancelling.  A child's own life is nobody's
- * business here until it ends: the hook then takes a reference, for the results are the child's.  Before that a child is
- * reached as cancel.c reaches what is awaited: the slab keeps the memory typed, try_ref takes only pending ones, and
+ * business here until it ends: the hook then takes a reference, for the results are the child's.  Before that a child
+ * is reached as cancel.c reaches what is awaited: the slab keeps the memory typed, try_ref takes only pending ones, and
  * `held` tells afterwards whether the hook had run by then; if not, the child had not ended when it was taken.
  *
  * Steps, each under the lock:
@@ -28,12 +28,12 @@ struct gathered {
     struct heist__deed cancel; /* of cancelling the children */
     heist_future *outer;
     unsigned flags;
-    _Atomic(int) failure;            /* code of the first */
-    heist_future *failed;            /* the child that it is of: written before the hook is counted */
+    _Atomic(int) failure;                          /* code of the first */
+    heist_future *failed;                          /* the child that it is of: written before the hook is counted */
     bool completing, asked, finishing, cancel_due; /* under the lock of `many` */
-    struct heist__failure *message;  /* of the first request that had one; written once, under the lock */
-    void **results;                  /* behind the parts */
-    _Atomic(uint8_t) *held;          /* behind the results: PENDING until the hook of this part has run */
+    struct heist__failure *message;                /* of the first request that had one; written once, under the lock */
+    void **results;                                /* behind the parts */
+    _Atomic(uint8_t) *held;                        /* behind the results: PENDING until the hook of this part has run */
     struct heist__many many;
     struct heist__part parts[];
 };
@@ -53,10 +53,8 @@ static void complete(struct heist__deed *deed) {
     bool asked = g->asked;
     heist__spin_unlock(&g->many.lock);
     struct heist__failure *failure = NULL, *m = g->message;
-    if (asked)
-        failure = m ? heist__failure_make(m->file, m->line, m->code, "%s", m->message) : NULL;
-    else if (code && g->failed)
-        failure = heist__failure_of(g->failed);
+    if (asked) failure = m ? heist__failure_make(m->file, m->line, m->code, "%s", m->message) : NULL;
+    else if (code && g->failed) failure = heist__failure_of(g->failed);
     if (asked) code = -ECANCELED;
     uint8_t outcome = !code ? HEIST__OUT_VALUE : code == -ECANCELED ? HEIST__OUT_CANCELLED : HEIST__OUT_ERROR;
     heist__derived_complete(g->outer, outcome, code, code ? NULL : g->results, failure);
@@ -116,7 +114,7 @@ static void ended(struct heist__many *m, struct heist__part *p, heist_future *f)
     struct gathered *g = of_many(m);
     bool done = heist__future_is_done(f);
     int code = !done ? -ECANCELED : f->outcome != HEIST__OUT_VALUE ? f->code : 0, none = 0;
-    if (done) heist_future_result(heist_ref(f), NULL); /* looked at */
+    if (done) heist_future_result(heist_ref(f), NULL);       /* looked at */
     bool first = code && a_cas_ar(&g->failure, &none, code); /* ar: one is the first; pairs with complete */
     if (first && done) g->failed = f;
     a_store_sc(&g->held[p - g->parts], done ? HELD : DROPPED); /* before f can be another */

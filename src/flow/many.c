@@ -10,7 +10,7 @@
 void heist__many_init(struct heist__many *m, const struct heist__many_class *klass, struct heist__part *parts,
                       size_t n) {
     m->klass = klass;
-    a_store_rlx(&m->refs, 2);           /* rlx, as the next: published by add_waiter */
+    a_store_rlx(&m->refs, 2); /* rlx, as the next: published by add_waiter */
     a_store_rlx(&m->remaining, n + 1);
     m->n = n;
     m->parts = parts;

@@ -47,7 +47,8 @@ struct heist__many {
 };
 
 /* n parts, whose futures the owner fills in. */
-void heist__many_init(struct heist__many *m, const struct heist__many_class *klass, struct heist__part *parts, size_t n);
+void heist__many_init(struct heist__many *m, const struct heist__many_class *klass, struct heist__part *parts,
+                      size_t n);
 /* Hangs the hooks on; `ended` of those that are done runs in here. */
 void heist__many_start(struct heist__many *m);
 /* Takes the hooks back of those that are pending. */

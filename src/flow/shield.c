@@ -1,8 +1,9 @@
 /* shield: a future that ends as another does, and may be cancelled alone.
  *
  * The hook holds the record, and so does the shield.  The end of the inner one and a request to cancel race for
- * `claimed`, the right to complete the shield; who loses does not touch it, for it may be gone.  The inner one is held from its end on; before, a cancel that
- * takes its hook back reaches it as gather_future.c does: `ended` tells whether the hook had run. */
+ * `claimed`, the right to complete the shield; who loses does not touch it, for it may be gone.  The inner one is held
+ * from its end on; before, a cancel that takes its hook back reaches it as gather_future.c does: `ended` tells whether
+ * the hook had run. */
 #include <heist/flow.h>
 
 #include "base/alloc.h"
@@ -29,17 +30,15 @@ static void free_shield(struct heist__deed *deed) {
 
 static void shield_unref(struct shield *s) {
     if (a_sub_ar(&s->refs, 1) != 1) return; /* ar: as every last reference */
-    s->deed.run = free_shield; /* a deed, for the inner one may be a shield too */
+    s->deed.run = free_shield;              /* a deed, for the inner one may be a shield too */
     heist__deed_do(&s->deed);
 }
 
 static void complete(struct heist__deed *deed) {
     struct shield *s = heist_container_of(deed, struct shield, deed);
     if (!a_xchg_sc(&s->claimed, 1)) { /* a shield that was cancelled does not look at the outcome */
-        if (a_load_sc(&s->ended) == HELD)
-            heist__derived_complete_as(s->outer, s->inner);
-        else
-            heist__derived_complete(s->outer, HEIST__OUT_CANCELLED, -ECANCELED, NULL, NULL);
+        if (a_load_sc(&s->ended) == HELD) heist__derived_complete_as(s->outer, s->inner);
+        else heist__derived_complete(s->outer, HEIST__OUT_CANCELLED, -ECANCELED, NULL, NULL);
     }
     shield_unref(s);
 }

@@ -23,7 +23,8 @@ static bool ends_wait(int when, const heist_future *f) {
 static void ended(struct heist__many *m, struct heist__part *p, heist_future *f) {
     struct waiting *w = heist_container_of(m, struct waiting, many);
     (void)p;
-    if (a_load_rlx(&w->hit) || !heist__future_is_done(f) || !ends_wait(w->when, f)) return; /* rlx: saves a second tell */
+    if (a_load_rlx(&w->hit) || !heist__future_is_done(f) || !ends_wait(w->when, f))
+        return;              /* rlx: saves a second tell */
     a_store_rel(&w->hit, 1); /* rel: with it goes that f is done; pairs with the waiter's look */
     heist__many_tell(m);
 }
@@ -77,19 +78,15 @@ static int wait_until(heist_future **futures, size_t n, int when, int64_t deadli
         size_t left = 0;
         for (size_t i = 0; i < (size_t)count; i++) {
             heist_future *f = w->unique[i];
-            if (heist__future_is_done(f))
-                futures[done++] = f;
-            else
-                w->unique[left++] = f; /* left <= i */
+            if (heist__future_is_done(f)) futures[done++] = f;
+            else w->unique[left++] = f; /* left <= i */
         }
         memcpy(futures + done, w->unique, left * sizeof(*futures));
         memcpy(futures + count, w->unique + count, (n - (size_t)count) * sizeof(*futures));
         if (pending) *pending = left;
     }
-    if (waits)
-        heist__many_unref(&w->many);
-    else
-        heist__free(w);
+    if (waits) heist__many_unref(&w->many);
+    else heist__free(w);
     return err ? err : done;
 }
 

@@ -24,12 +24,9 @@ static int wait_for(heist_future *f, int64_t deadline_ns, void **out) {
     while (!heist__future_is_done(f)) {
         err = heist__await_until(f, asked || late ? INT64_MAX : deadline_ns);
         if (!err) break;
-        if (err == -ECANCELED)
-            asked = true;
-        else if (err == -ETIMEDOUT)
-            late = true;
-        else
-            return err; /* this thread cannot wait */
+        if (err == -ECANCELED) asked = true;
+        else if (err == -ETIMEDOUT) late = true;
+        else return err; /* this thread cannot wait */
         heist_cancel(f);
     }
     if (asked) {

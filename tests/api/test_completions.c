@@ -87,8 +87,7 @@ static int await_all(void *arg, void **out) {
         int got = heist_completions_await(s->it, &value);
         if (got == 1)
             record_add(&s->seen, "%d@%.0f", (int)((struct child *)value - s->children), heist_time() - s->start);
-        else
-            record_add(&s->seen, "%s@%.0f", got ? heist_error_name(got) : "end", heist_time() - s->start);
+        else record_add(&s->seen, "%s@%.0f", got ? heist_error_name(got) : "end", heist_time() - s->start);
     }
     end(s);
     return 0;
@@ -401,6 +400,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_plain_thread_takes_from_tasks_of_two_runtimes),
 };
 
-int main(void) {
-    return HARNESS_MAIN("completions", tests);
-}
+int main(void) { return HARNESS_MAIN("completions", tests); }

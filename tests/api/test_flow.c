@@ -53,8 +53,8 @@ static int gathers(void *arg, void **out) {
     record_add(&s->seen, "%s@%.0f", err ? heist_error_name(err) : "ok", heist_time() - start);
     for (size_t i = 0; i < s->count; i++) {
         void **results = value;
-        record_add(&s->seen, "%s%s%s", heist_future_done(tasks[i]) ? "d" : "-", heist_future_cancelled(tasks[i]) ? "c" : "",
-                   value && results[i] == &s->children[i] ? "+" : "");
+        record_add(&s->seen, "%s%s%s", heist_future_done(tasks[i]) ? "d" : "-",
+                   heist_future_cancelled(tasks[i]) ? "c" : "", value && results[i] == &s->children[i] ? "+" : "");
     }
     record_add(&s->seen, "%d", heist_cancel(all));
     heist_unref(all);
@@ -73,13 +73,15 @@ static void expect(struct scene *s, const char *words) {
 
 static void its_value_is_the_results_in_their_order_COMP_01(void **state) {
     (void)state;
-    expect(&(struct scene){.children = {{.seconds = 3}, {.seconds = 1}, {.seconds = 2}}, .count = 3}, "ok@3 d+ d+ d+ 0");
+    expect(&(struct scene){.children = {{.seconds = 3}, {.seconds = 1}, {.seconds = 2}}, .count = 3},
+           "ok@3 d+ d+ d+ 0");
     expect(&(struct scene){.count = 0}, "ok@0 0");
 }
 
 static void a_failure_ends_it_as_its_flags_say_COMP_04_COMP_05(void **state) {
     (void)state;
-    struct scene s = {.children = {{.seconds = 3, .cleanup = 3}, {.seconds = 1}, {.seconds = 2, .code = -EPROTO}}, .count = 3};
+    struct scene s = {.children = {{.seconds = 3, .cleanup = 3}, {.seconds = 1}, {.seconds = 2, .code = -EPROTO}},
+                      .count = 3};
     expect(&s, "EPROTO@5 dc d d 0");
     s.flags = HEIST_GATHER_ALL;
     expect(&s, "ok@3 d+ d+ d 0");
@@ -100,7 +102,8 @@ static void cancelling_it_cancels_every_child_and_it_ends_last_COMP_06(void **st
 
 static void a_cancelled_child_is_a_failure_and_no_more_COMP_07(void **state) {
     (void)state;
-    struct scene s = {.children = {{.seconds = 1, .code = -ECANCELED}, {.seconds = 2}}, .count = 2, .flags = HEIST_GATHER_ALL};
+    struct scene s = {
+        .children = {{.seconds = 1, .code = -ECANCELED}, {.seconds = 2}}, .count = 2, .flags = HEIST_GATHER_ALL};
     expect(&s, "ok@2 dc d+ 0");
     s.flags = HEIST_GATHER_EARLY;
     expect(&s, "ECANCELED@1 dc - 0");
@@ -237,35 +240,35 @@ static int odd_ends(void *arg, void **out) {
         int err = heist_gather_future(f, 2, 0, &all);
         if (err < 0) return err;
         switch (k) {
-        case 0: /* dropped while it is pending: as if cancelled */
-            heist_unref(f[0]);
-            record_add(seen, "%d%d", heist_future_cancelled(all), heist_future_cancelled(f[1]));
-            heist_unref(f[1]);
-            break;
-        case 1: { /* the failure's words come along */
-            heist_exception e = HEIST_EXCEPTION_INIT;
-            heist_future_set_exception(f[1], -EPROTO, "broken");
-            heist_unref_all(f, 2);
-            heist_future_exception(all, &e);
-            record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
-            break;
-        }
-        case 2: { /* so do those of a cancel, both ways */
-            heist_exception e = HEIST_EXCEPTION_INIT;
-            heist_cancel_message(all, "enough");
-            heist_future_exception(f[0], &e);
-            record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
-            heist_unref_all(f, 2);
-            heist_future_exception(all, &e);
-            record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
-            break;
-        }
-        default: /* it is nobody else's to complete, and its value is not to be taken */
-            record_add(seen, "%s", heist_error_name(heist_future_set_result(all, NULL, NULL)));
-            heist_future_set_result(f[0], NULL, NULL);
-            heist_future_set_result(f[1], NULL, NULL);
-            record_add(seen, "%s", heist_error_name(heist_future_take(all, NULL)));
-            heist_unref_all(f, 2);
+            case 0: /* dropped while it is pending: as if cancelled */
+                heist_unref(f[0]);
+                record_add(seen, "%d%d", heist_future_cancelled(all), heist_future_cancelled(f[1]));
+                heist_unref(f[1]);
+                break;
+            case 1: { /* the failure's words come along */
+                heist_exception e = HEIST_EXCEPTION_INIT;
+                heist_future_set_exception(f[1], -EPROTO, "broken");
+                heist_unref_all(f, 2);
+                heist_future_exception(all, &e);
+                record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
+                break;
+            }
+            case 2: { /* so do those of a cancel, both ways */
+                heist_exception e = HEIST_EXCEPTION_INIT;
+                heist_cancel_message(all, "enough");
+                heist_future_exception(f[0], &e);
+                record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
+                heist_unref_all(f, 2);
+                heist_future_exception(all, &e);
+                record_add(seen, "%s:%s", heist_error_name(e.code), e.message);
+                break;
+            }
+            default: /* it is nobody else's to complete, and its value is not to be taken */
+                record_add(seen, "%s", heist_error_name(heist_future_set_result(all, NULL, NULL)));
+                heist_future_set_result(f[0], NULL, NULL);
+                heist_future_set_result(f[1], NULL, NULL);
+                record_add(seen, "%s", heist_error_name(heist_future_take(all, NULL)));
+                heist_unref_all(f, 2);
         }
         heist_unref(all);
     }
@@ -282,8 +285,9 @@ static void it_has_an_answer_to_odd_ends(void **state) {
     (void)state;
     struct record seen = RECORD_INIT;
     assert_int_equal(harness_run(odd_ends, &seen, NULL), 0);
-    assert_string_equal(record_text(&seen), "11 EPROTO:broken ECANCELED:enough ECANCELED:enough EOPNOTSUPP EOPNOTSUPP EINVAL "
-                                            "EINVAL EINVAL EINVAL EINVAL");
+    assert_string_equal(record_text(&seen),
+                        "11 EPROTO:broken ECANCELED:enough ECANCELED:enough EOPNOTSUPP EOPNOTSUPP EINVAL "
+                        "EINVAL EINVAL EINVAL EINVAL");
 }
 
 struct inside {
@@ -349,8 +353,9 @@ static void threads_gather_over_two_runtimes(void **state) {
         _Atomic(int) cancelled = 0;
         bool fells = round % 2;
         for (int i = 0; i < 4; i++)
-            assert_int_equal(heist_runtime_run_coroutine(i % 2 ? a : b, fells ? counts_cancel : ends_at_once, &cancelled, NULL,
-                                                         &f[i]), 0);
+            assert_int_equal(heist_runtime_run_coroutine(i % 2 ? a : b, fells ? counts_cancel : ends_at_once,
+                                                         &cancelled, NULL, &f[i]),
+                             0);
         assert_int_equal(heist_gather_future(f, 4, 0, &all), 0);
         heist_unref_all(f, 4);
         void *value = NULL;
@@ -413,8 +418,9 @@ static int naps(void *arg, void **out) {
     int err = heist_gather_future(nap, 2, 0, &all);
     if (err < 0) return err;
     size_t pending;
-    record_add(seen, "%d", heist_wait(nap, 3, HEIST_FIRST_COMPLETED, 1.5, &pending)); /* the one of 1 s comes first now */
-    record_add(seen, "%d", heist_cancel(nap[2]));                                    /* the one of 2 s */
+    record_add(seen, "%d",
+               heist_wait(nap, 3, HEIST_FIRST_COMPLETED, 1.5, &pending)); /* the one of 1 s comes first now */
+    record_add(seen, "%d", heist_cancel(nap[2]));                         /* the one of 2 s */
     record_add(seen, "%s@%.0f", heist_error_name(heist_await(all, NULL)), heist_time() - start);
     for (int i = 0; i < 3; i++) record_add(seen, "%d%d", heist_future_done(nap[i]), heist_future_cancelled(nap[i]));
     heist_unref(all);
@@ -611,6 +617,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_loop_runs_until_any_of_them_is_complete_LOOP_07),
 };
 
-int main(void) {
-    return HARNESS_MAIN("flow", tests);
-}
+int main(void) { return HARNESS_MAIN("flow", tests); }

@@ -20,8 +20,8 @@ static int sleep_then_end(void *arg, void **out) {
     return child->code;
 }
 
-/* What one call said: how many are done, the indices of the tasks in their new order with a bar between done and pending,
- * and when. */
+/* What one call said: how many are done, the indices of the tasks in their new order with a bar between done and
+ * pending, and when. */
 struct scene {
     struct child children[TASKS];
     size_t count;
@@ -105,14 +105,16 @@ static int wait_once(void *arg, void **out) {
     size_t pending = 99;
     int done = heist_wait(s->tasks, s->count, u->when, u->timeout, &pending);
     say(s, s->tasks, done, pending);
-    for (size_t i = 0; i < s->count; i++) s->fault |= heist_future_cancelled(s->original[i]) && (int)i != u->cancel_at_2;
+    for (size_t i = 0; i < s->count; i++)
+        s->fault |= heist_future_cancelled(s->original[i]) && (int)i != u->cancel_at_2;
     end(s);
     return err;
 }
 
 static void first_exception_ends_the_wait_COMP_18(void **state) {
     (void)state;
-    struct until u = {.scene = {.count = 3, .seen = RECORD_INIT}, .when = HEIST_FIRST_EXCEPTION, .timeout = 100, .cancel_at_2 = -1};
+    struct until u = {
+        .scene = {.count = 3, .seen = RECORD_INIT}, .when = HEIST_FIRST_EXCEPTION, .timeout = 100, .cancel_at_2 = -1};
     for (int i = 0; i < 3; i++) u.scene.children[i].seconds = i + 1;
     u.scene.children[1].code = -EPROTO;
     assert_int_equal(harness_run(wait_once, &u, NULL), 0);
@@ -122,7 +124,8 @@ static void first_exception_ends_the_wait_COMP_18(void **state) {
 
 static void without_an_exception_it_waits_for_all_and_a_cancellation_is_none_COMP_18(void **state) {
     (void)state;
-    struct until u = {.scene = {.count = 3, .seen = RECORD_INIT}, .when = HEIST_FIRST_EXCEPTION, .timeout = 100, .cancel_at_2 = 1};
+    struct until u = {
+        .scene = {.count = 3, .seen = RECORD_INIT}, .when = HEIST_FIRST_EXCEPTION, .timeout = 100, .cancel_at_2 = 1};
     for (int i = 0; i < 3; i++) u.scene.children[i].seconds = i + 1;
     assert_int_equal(harness_run(wait_once, &u, NULL), 0);
     assert_string_equal(record_text(&u.scene.seen), "3:012@3");
@@ -432,7 +435,8 @@ static int waits_for_a_crowd(void *arg, void **out) {
     size_t pending = MANY;
     int done = 0;
     for (heist_future **rest = crowd; pending; rest += done) {
-        done = heist_wait(rest, pending, pending > 10 ? HEIST_ALL_COMPLETED : HEIST_FIRST_COMPLETED, HEIST_FOREVER, &pending);
+        done = heist_wait(rest, pending, pending > 10 ? HEIST_ALL_COMPLETED : HEIST_FIRST_COMPLETED, HEIST_FOREVER,
+                          &pending);
         if (done < 0) return done;
     }
     heist_unref_all(crowd, MANY);
@@ -463,6 +467,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_crowd_is_waited_for),
 };
 
-int main(void) {
-    return HARNESS_MAIN("wait", tests);
-}
+int main(void) { return HARNESS_MAIN("wait", tests); }

@@ -48,7 +48,8 @@ static int waits_for(void *arg, void **out) {
     int err = heist_wait_for(what, s->limit, &value);
     record_add(&s->seen, "%s%s@%.1f", err ? heist_error_name(err) : "ok", value == &s->child ? "+" : "",
                heist_time() - s->start);
-    record_add(&s->seen, "%d%d%d", heist_future_done(what), heist_future_done(s->task), heist_future_cancelled(s->task));
+    record_add(&s->seen, "%d%d%d", heist_future_done(what), heist_future_done(s->task),
+               heist_future_cancelled(s->task));
     heist_unref(what);
     return 0;
 }
@@ -109,11 +110,13 @@ static void it_waits_until_the_cancelled_one_has_really_ended_COMP_27(void **sta
 
 static void cancelling_the_waiter_cancels_what_it_waits_for_COMP_29(void **state) {
     (void)state;
-    expect(&(struct scene){.child = {.seconds = 10, .cleanup = 2, .after_cancel = -ECANCELED}, .limit = 5, .cancel_at = 1},
-           "ECANCELED@3.0 111");
+    expect(
+        &(struct scene){.child = {.seconds = 10, .cleanup = 2, .after_cancel = -ECANCELED}, .limit = 5, .cancel_at = 1},
+        "ECANCELED@3.0 111");
     /* past the limit, while it cleans up: the request is delivered here too */
-    expect(&(struct scene){.child = {.seconds = 10, .cleanup = 2, .after_cancel = -ECANCELED}, .limit = 1, .cancel_at = 2},
-           "ECANCELED@2.0 111");
+    expect(
+        &(struct scene){.child = {.seconds = 10, .cleanup = 2, .after_cancel = -ECANCELED}, .limit = 1, .cancel_at = 2},
+        "ECANCELED@2.0 111");
 }
 
 static void a_shield_keeps_the_limit_from_the_task_COMP_30(void **state) {
@@ -165,7 +168,8 @@ static void no_time_at_all_is_not_for_ever_COMP_28(void **state) {
     (void)state;
     struct record seen = RECORD_INIT;
     assert_int_equal(harness_run(limits_of_nothing, &seen, NULL), 0);
-    assert_string_equal(record_text(&seen), "ETIMEDOUT 1 ETIMEDOUT 01 ECANCELED 0 EINVAL EINVAL EINVAL HEIST_ESELFAWAIT ECANCELED");
+    assert_string_equal(record_text(&seen),
+                        "ETIMEDOUT 1 ETIMEDOUT 01 ECANCELED 0 EINVAL EINVAL EINVAL HEIST_ESELFAWAIT ECANCELED");
 }
 
 static _Atomic(int) frees;
@@ -247,7 +251,8 @@ static void a_shield_ends_with_its_future_or_alone_COMP_40(void **state) {
     (void)state;
     struct record seen = RECORD_INIT;
     assert_int_equal(harness_run(shields, &seen, NULL), 0);
-    assert_string_equal(record_text(&seen), "EOPNOTSUPP EOPNOTSUPP 11 enough:-125 00 1 EPROTO:broken EOPNOTSUPP 1 EINVAL");
+    assert_string_equal(record_text(&seen),
+                        "EOPNOTSUPP EOPNOTSUPP 11 enough:-125 00 1 EPROTO:broken EOPNOTSUPP 1 EINVAL");
 }
 
 static int shield_a_coroutine(void *arg, void **out) {
@@ -381,6 +386,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_plain_thread_waits_with_a_limit),
 };
 
-int main(void) {
-    return HARNESS_MAIN("wait_for", tests);
-}
+int main(void) { return HARNESS_MAIN("wait_for", tests); }
