@@ -4,6 +4,7 @@
  * Time stands still: no sentinel and no time-out comes to anybody's help, so a submission
  * that wakes nobody leaves the case with nobody who can go on. */
 #include <heist/error.h>
+#include <heist/executor.h>
 #include <heist/future.h>
 #include <heist/loop.h>
 #include <string.h>
@@ -169,6 +170,24 @@ static void makes_three(void) {
 }
 static void worker_1(void) { work(1); }
 
+/* A task that stands behind a blocking section, which ends only when another worker has run it. */
+static bool behind_ran(void *arg) {
+    (void)arg;
+    return ran[0];
+}
+static void blocks(void) {
+    heist__worker_enter(rt->worker[0]);
+    model_assert(heist_create_task_at("case", 1, body, (void *)0, NULL, NULL) == 0);
+    model_assert(heist_blocking_begin() == 0);
+    model_wait(behind_ran, NULL, "the task behind the section");
+    model_assert(heist_blocking_end() == 0);
+    model_assert(!a_load_sc(&rt->blocked) && !a_load_sc(&rt->worker[0]->blocked));
+    ran[1]++;
+    one_less();
+    heist__worker_leave(rt->worker[0]);
+    work(0);
+}
+
 static void spawn(heist_coro_fn fn, intptr_t i) {
     model_assert(heist_runtime_run_coroutine_at("case", 1, rt, fn, (void *)i, NULL, NULL) == 0);
 }
@@ -176,6 +195,7 @@ static void injects_0(void) { spawn(body, 0); }
 static void injects_1(void) { spawn(body, 1); }
 static void injects_2(void) { spawn(body, 0), spawn(body, 1); }
 static void injects_tree(void) { spawn(spawns_three, 0); }
+static void injects_third(void) { spawn(body, 2); }
 static void posts_0(void) {
     model_assert(heist_loop_call_soon(heist_runtime_loop(rt, 0), callback, (void *)(intptr_t)0, NULL, NULL) == 0);
 }
@@ -255,6 +275,14 @@ int main(int argc, char **argv) {
          {1, 0},
          true},
         {"two workers, a surplus", setup_2_3, {makes_three, worker_1}, check_workers, {2, 0}, {3, 0}, true},
+        {"two workers, a blocking section", setup_2_2, {blocks, worker_1}, check_workers, {2, 1}, {3, 2}, true},
+        {"two workers, a section and one from outside",
+         setup_2_3,
+         {blocks, worker_1, injects_third},
+         check_workers,
+         {1, 0},
+         {2, 0},
+         true},
         {"two workers, a tree", setup_2_4, {worker_0, worker_1, injects_tree}, check_workers, {1, 0}, {1, 1}, true},
     };
     return model_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
