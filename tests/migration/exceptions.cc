@@ -154,6 +154,48 @@ void awaited_tasks_begin_without() {
     }
 }
 
+// ---- a generator's body, nested in a task: each has its own, and both move ----
+
+int throws_and_yields(heist_generator *self, void *, void **) {
+    MIGRATE_CHECK(std::current_exception() == nullptr && in_flight() == 0); // not its driver's
+    for (int i = 0; i < moves; i++) {
+        try {
+            throw numbered(1000 + i);
+        } catch (numbered &e) {
+            MIGRATE_CHECK(migrate() == 0); // the driver waits below, in its own catch block
+            int err = heist_generator_yield(self, &e.number, nullptr);
+            if (err) return err;
+            MIGRATE_CHECK(e.number == 1000 + i && std::current_exception() != nullptr);
+        }
+        MIGRATE_CHECK(std::current_exception() == nullptr);
+        int err = heist_generator_yield(self, nullptr, nullptr);
+        if (err) return err;
+    }
+    return 0;
+}
+
+void a_body_has_its_own() {
+    heist_generator *g;
+    void *value;
+    int err = 0, seen = 0;
+    MIGRATE_CHECK(heist_generator_new(throws_and_yields, nullptr, nullptr, &g) == 0);
+    for (;;) {
+        try {
+            throw numbered(seen);
+        } catch (numbered &e) { // while the body has none, and while it has one
+            err = heist_generator_next(g, &value);
+            MIGRATE_CHECK(e.number == seen && std::current_exception() != nullptr && in_flight() == 0);
+            if (!err && seen % 2) MIGRATE_CHECK(migrate() == 0);
+        }
+        MIGRATE_CHECK(std::current_exception() == nullptr);
+        if (err) break;
+        MIGRATE_CHECK(seen % 2 ? value == nullptr : *static_cast<int *>(value) == 1000 + seen / 2);
+        seen++;
+    }
+    MIGRATE_CHECK(err == HEIST_ESTOP && seen == 2 * moves);
+    heist_generator_unref(g);
+}
+
 // ---- a crowd ----
 
 const int crowd_size = 48;
@@ -227,6 +269,7 @@ int traveller(void *, void **) {
     rethrow_finds_the_right_one();
     unwinding_goes_on_elsewhere();
     awaited_tasks_begin_without();
+    a_body_has_its_own();
     return 0;
 }
 
