@@ -422,6 +422,43 @@ static bool one_child(struct actor *a) {
     return err == 0;
 }
 
+static bool gather_as_future(struct actor *a, heist_task **t, size_t n, uintptr_t base) {
+    heist_future *all = NULL;
+    void *value = NULL;
+    if (!well(a, "gather_future", heist_gather_future(t, n, 0, &all), 0, 0)) return false;
+    int err = end_of(a, all, &value);
+    for (size_t i = 0; i < n; i++)
+        stress_check(heist_future_done(t[i]), "a gather's future ended with %s before all had", heist_error_name(err));
+    for (size_t i = 0; err == 0 && i < n; i++)
+        stress_check((uintptr_t)((void **)value)[i] == (base + i) * (base + i), "a gather's future gave a wrong result");
+    heist_unref(all);
+    return well(a, "a gather's future", err, a->job ? 0 : -ECANCELED, 0);
+}
+
+static bool wait_for_all(struct actor *a, heist_task **t, size_t n) {
+    size_t pending = n;
+    for (heist_task **rest = t; pending;) {
+        int done = heist_wait(rest, pending, (int)stress_below(&a->rng, 3), moment(a, 2000), &pending);
+        if (done < 0) return well(a, "wait", done, 0, 0);
+        for (int i = 0; i < done; i++) stress_check(heist_future_done(rest[i]), "wait called a pending task done");
+        rest += done;
+    }
+    return true;
+}
+
+static bool take_all(struct actor *a, heist_task **t, size_t n) {
+    heist_completions *it = NULL;
+    heist_future *f;
+    size_t taken = 0;
+    int got;
+    if (!well(a, "as_completed", heist_as_completed(t, n, HEIST_FOREVER, &it), 0, 0)) return false;
+    for (; (got = heist_completions_next(it, &f)) == 1; taken++)
+        stress_check(heist_future_done(f), "as_completed gave a pending task");
+    stress_check(got < 0 || taken == n, "as_completed ended after %zu of %zu", taken, n);
+    heist_completions_free(it);
+    return well(a, "as_completed's next", got, 0, 0);
+}
+
 static bool gather(struct actor *a) {
     heist_task *t[6];
     void *got[6] = {NULL};
@@ -432,7 +469,12 @@ static bool gather(struct actor *a) {
         if (!well(a, "create_task", start(a, child_body, (void *)(base + n), &o, &t[n]), 0, 0)) break;
     }
     bool good = false;
-    if (n) {
+    switch (n ? stress_below(&a->rng, 6) : 9) {
+    case 0: good = gather_as_future(a, t, n, base); break;
+    case 1: good = wait_for_all(a, t, n); break;
+    case 2: good = take_all(a, t, n); break;
+    case 9: break;
+    default: {
         int err = heist_gather(t, n, got, 0);
         bool all = true;
         for (size_t i = 0; i < n; i++) all = all && heist_future_done(t[i]);
@@ -440,6 +482,7 @@ static bool gather(struct actor *a) {
         for (size_t i = 0; err == 0 && i < n; i++)
             stress_check((uintptr_t)got[i] == (base + i) * (base + i), "gather gave a wrong result");
         good = well(a, "gather", err, a->job ? 0 : -ECANCELED, 0); /* a plain thread: a close cancels the children */
+    }
     }
     for (size_t i = 0; i < n; i++) {
         end_of(a, t[i], NULL);
