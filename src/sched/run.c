@@ -15,6 +15,7 @@
 #include "base/fork.h"
 #include "base/sys.h"
 #include "sched/sched.h"
+#include "sched/sigint.h"
 #include "task/state.h"
 
 heist_loop *heist_loop_ref(heist_loop *loop) {
@@ -166,6 +167,23 @@ static void until_done(struct heist__waiter *waiter, heist_future *f) {
     until_unref(u);
 }
 
+/* Runs the loop, which the caller has entered, until f is done, and leaves it.  0, or why it is not done. */
+static int run_until_done(heist_loop *loop, heist_future *f, struct until *u) {
+    u->waiter.kind = HEIST__WAIT_HOOK;
+    u->waiter.hook = until_done;
+    u->waiter.awaiter = NULL;
+    a_store_rlx(&u->refs, 2); /* rlx: published by add_waiter */
+    a_store_rlx(&u->fired, 0);
+    u->loop = heist_loop_ref(loop);
+    if (!heist__future_add_waiter(f, &u->waiter)) until_done(&u->waiter, f);
+    int err = run_until(loop, &u->fired);
+    if (heist__future_remove_waiter(f, &u->waiter)) until_unref(u); /* stopped first */
+    if (!err && !heist__future_is_done(f)) err = HEIST_ESTOPPED;
+    until_unref(u);
+    leave(loop);
+    return err;
+}
+
 int heist_loop_run_until_complete(heist_loop *loop, heist_future *f, void **out) {
     if (!loop || !f) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
@@ -176,32 +194,43 @@ int heist_loop_run_until_complete(heist_loop *loop, heist_future *f, void **out)
         heist__free(u);
         return err;
     }
-    u->waiter.kind = HEIST__WAIT_HOOK;
-    u->waiter.hook = until_done;
-    u->waiter.awaiter = NULL;
-    a_store_rlx(&u->refs, 2); /* rlx: published by add_waiter */
-    a_store_rlx(&u->fired, 0);
-    u->loop = heist_loop_ref(loop);
-    if (!heist__future_add_waiter(f, &u->waiter)) until_done(&u->waiter, f);
-    err = run_until(loop, &u->fired);
-    if (heist__future_remove_waiter(f, &u->waiter)) until_unref(u); /* stopped first */
-    if (!err && !heist__future_is_done(f)) err = HEIST_ESTOPPED;
-    until_unref(u);
-    leave(loop);
+    err = run_until_done(loop, f, u);
     return err ? err : heist_future_result(f, out);
+}
+
+/* All that can be refused is refused before the task is made: then its argument is still the caller's. */
+int heist__loop_run_main(const char *file, int line, heist_loop *loop, heist_coro_fn fn, void *arg,
+                         const heist_task_options *opts, struct heist__sigint *sigint, heist_task **out) {
+    struct until *u = heist__alloc(sizeof(*u));
+    int err = u ? enter(loop) : -ENOMEM;
+    if (err) {
+        heist__free(u);
+        return err;
+    }
+    heist_task *t;
+    struct heist__self *self = heist__self();
+    struct heist__scope *scope = self->scope;
+    if (!scope) self->scope = &self->own; /* it begins with the variables of this thread */
+    err = heist__spawn(loop->rt, loop, file, line, fn, arg, opts, &t);
+    self->scope = scope;
+    if (err) {
+        leave(loop);
+        heist__free(u);
+        return err;
+    }
+    heist__sigint_target(sigint, t);
+    *out = t;
+    return run_until_done(loop, t, u);
 }
 
 int heist_loop_run_coroutine(heist_loop *loop, heist_coro_fn fn, void *arg, const heist_task_options *opts,
                              void **out) {
     if (!loop || !fn) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    if (heist__self()->loop == loop) return HEIST_ERUNNING; /* before a task is made that nobody would run */
-    if (heist__self()->worker || heist__self()->away) return HEIST_EOTHERRUNNING;
-    heist_task *t;
-    int err = heist_loop_create_task(loop, fn, arg, opts, &t);
-    if (err) return err;
-    err = heist_loop_run_until_complete(loop, t, NULL);
-    if (!err) err = out ? heist_future_take(t, out) : 0;
+    heist_task *t = NULL;
+    int err = heist__loop_run_main(__FILE__, __LINE__, loop, fn, arg, opts, NULL, &t);
+    if (!err) err = heist_future_result(t, NULL);
+    if (!err && out) err = heist_future_take(t, out);
     heist_unref(t);
     return err;
 }

@@ -101,13 +101,16 @@ static bool closed(heist_runner *r) {
     return state == CLOSED;
 }
 
-/* Waits for main and gives its outcome. */
-static int run_task(heist_runner *r, heist_task *t, void **out) {
-    int err = r->rt->alone ? heist_loop_run_until_complete(r->loop, t, NULL) : heist_await(t, NULL);
-    if (err == -ENOMEM && !heist_future_done(t)) heist_cancel(t); /* it could not be run: it will end without running */
-    int fatal = r->rt->alone ? 0 : a_load_sc(&r->rt->fatal);
-    if (!err && out) err = heist_future_take(t, out);
-    return fatal ? fatal : err;
+/* Makes main, *t, and waits for its end.  0, or why there is none. */
+static int run_main(const char *file, int line, heist_runner *r, heist_coro_fn main_fn, void *arg,
+                    const heist_task_options *opts, struct heist__sigint *sigint, heist_task **t) {
+    if (r->rt->alone) return heist__loop_run_main(file, line, r->loop, main_fn, arg, opts, sigint, t);
+    if (!heist__parker_get()) return -ENOMEM; /* so that the wait cannot fail */
+    int err = heist__spawn(r->rt, r->loop, file, line, main_fn, arg, opts, t);
+    if (err) return err;
+    heist__sigint_target(sigint, *t);
+    heist_await(*t, NULL);
+    return a_load_sc(&r->rt->fatal);
 }
 
 int heist_runner_run_at(const char *file, int line, heist_runner *r, heist_coro_fn main_fn, void *arg,
@@ -121,21 +124,17 @@ int heist_runner_run_at(const char *file, int line, heist_runner *r, heist_coro_
     if (err) return err;
     if (!o.context) o.context = r->context;
     struct heist__sigint *sigint = NULL;
-    heist_task *t;
-    if (!r->rt->alone && !heist__parker_get()) err = -ENOMEM; /* so that the wait cannot fail */
-    if (!err && r->sigint) err = heist__sigint_make(&sigint);
-    if (!err) heist__sigint_install(sigint, r->loop);
-    if (!err) err = heist__spawn(r->rt, r->loop, file, line, main_fn, arg, &o, &t);
+    heist_task *t = NULL;
+    if (r->sigint) err = heist__sigint_make(&sigint);
     if (!err) {
-        heist__sigint_target(sigint, t);
-        err = run_task(r, t, out);
-        bool interrupted = heist__sigint_end(sigint);
-        if (interrupted && err == -ECANCELED && heist_future_cancelled(t) == 1 && heist_cancelling(t) == 1)
-            err = -EINTR;
-        heist_unref(t);
-    } else {
-        heist__sigint_end(sigint);
+        heist__sigint_install(sigint, r->loop);
+        err = run_main(file, line, r, main_fn, arg, &o, sigint, &t);
     }
+    bool interrupted = heist__sigint_end(sigint);
+    if (!err) err = heist_future_result(t, NULL);
+    if (!err && out) err = heist_future_take(t, out);
+    if (err == -ECANCELED && interrupted && heist_cancelling(t) == 1) err = -EINTR;
+    heist_unref(t);
     leave(r, IDLE);
     return err;
 }

@@ -237,6 +237,12 @@ int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seco
 
 /* ---- run.c ---- */
 
+struct heist__sigint;
+/* Makes a task on a lone loop and runs the loop until it is done.  *out is a reference, when there is a task; then 0, or why
+ * it is not done. */
+int heist__loop_run_main(const char *file, int line, heist_loop *loop, heist_coro_fn fn, void *arg,
+                         const heist_task_options *opts, struct heist__sigint *sigint, heist_task **out);
+
 /* As heist_loop_close, and the same of the executor. */
 int heist__loop_close(heist_loop *loop, double executor_seconds);
 
