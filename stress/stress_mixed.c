@@ -41,13 +41,15 @@ enum op {
     SOON,
     CANCEL,
     FUTURE,
+    PIPELINE,
     SPIN,
     BLOCK,
     NAMES,
     OPS
 };
 static const char *const op_name[OPS] = {"sleep",  "yield", "send", "recv",   "try",    "client", "gather", "child",
-                                         "detach", "timer", "soon", "cancel", "future", "spin",   "block",  "names"};
+                                         "detach", "timer", "soon", "cancel", "future", "pipeline", "spin", "block",
+                                         "names"};
 
 struct job {
     struct stress_rng rng;
@@ -573,6 +575,63 @@ static bool future(struct actor *a) {
 
 /* ---- jobs ---- */
 
+/* A generator that runs ahead behind a stage, to its end or to a break: then its bodies have ended. */
+struct numbers {
+    uintptr_t n;
+    _Atomic(int) begun, ended;
+};
+
+static int number_source(heist_generator *self, void *arg, void **out) {
+    struct numbers *s = arg;
+    int err = 0;
+    (void)out;
+    s_add(&s->begun, 1);
+    for (uintptr_t i = 1; i <= s->n && !err; i++) {
+        if (i % 4 == 0) err = heist_yield();
+        if (!err) err = heist_generator_yield(self, (void *)i, NULL);
+    }
+    s_add(&s->ended, 1);
+    return err;
+}
+
+static int number_stage(heist_generator *self, heist_generator *input, void *arg, void **out) {
+    struct numbers *s = arg;
+    void *value;
+    int err;
+    (void)out;
+    s_add(&s->begun, 1);
+    while (!(err = heist_generator_next(input, &value)))
+        if ((err = heist_generator_yield(self, value, NULL))) break;
+    s_add(&s->ended, 1);
+    return err == HEIST_ESTOP ? 0 : err;
+}
+
+static bool pipeline(struct actor *a) {
+    struct numbers s = {.n = stress_below(&a->rng, 30)};
+    heist_pipeline_options o = HEIST_PIPELINE_OPTIONS_INIT;
+    heist_generator *source = NULL, *ahead = NULL, *stage = NULL;
+    void *value;
+    uintptr_t expected = 1, leave_at = stress_chance(&a->rng, 30) ? 1 + stress_below(&a->rng, 30) : 0;
+    o.runtime = rt;
+    o.length = stress_below(&a->rng, 4);
+    int err = heist_generator_new(number_source, &s, NULL, &source);
+    if (!err) err = heist_pipeline_buffer(source, &o, &ahead);
+    if (!err) err = heist_pipeline_stage(ahead, number_stage, &s, NULL, &stage);
+    if (!err) {
+        heist_foreach (value, stage, &err) {
+            stress_check((uintptr_t)value == expected, "a pipeline gave a wrong value");
+            if (expected++ == leave_at) break;
+        }
+        stress_check(s_get(&s.begun) == s_get(&s.ended), "a pipeline was left (%s) and a body of it lives",
+                     heist_error_name(err));
+        if (err == HEIST_ESTOP) stress_check(expected == s.n + 1, "a pipeline gave too few values");
+    }
+    heist_generator_unref(stage);
+    heist_generator_unref(ahead);
+    heist_generator_unref(source);
+    return err == HEIST_ESTOP || well(a, "a pipeline", err, 0, 0);
+}
+
 static int job_body(void *arg, void **out);
 
 static void free_job(void *arg) {
@@ -657,6 +716,7 @@ static bool perform(struct actor *a, enum op op) {
     case SOON: return tick(a, false);
     case CANCEL: return cancel_somebody(a);
     case FUTURE: return future(a);
+    case PIPELINE: return pipeline(a);
     case SPIN: stress_spin(moment(a, 200)); return true;
     case BLOCK:
         if (stress_chance(&a->rng, 10)) stress_block(moment(a, 5000));

@@ -20,6 +20,7 @@
 
 #include "base/alloc.h"
 #include "base/options.h"
+#include "base/sys.h"
 #include "conc/atomic.h"
 #include "mem/stack.h"
 
@@ -129,7 +130,9 @@ static int task_outcome(struct buffer *b) {
     int err = 0;
     while (!heist_future_done(b->task)) { /* a request to cancel the caller goes on to it, and it is waited for */
         err = heist_await(b->task, NULL);
-        if (!heist_future_done(b->task) && err != -ECANCELED) return err;
+        if (heist_future_done(b->task) || err == -ECANCELED) continue;
+        if (err != -ENOMEM) return err; /* a callback cannot wait */
+        heist__sys_yield();             /* a plain thread has nothing to wait with, and waits all the same */
     }
     return heist_future_result(b->task, NULL);
 }
