@@ -432,7 +432,7 @@ static bool gather_as_future(struct actor *a, heist_task **t, size_t n, uintptr_
     for (size_t i = 0; i < n; i++)
         stress_check(heist_future_done(t[i]), "a gather's future ended with %s before all had", heist_error_name(err));
     for (size_t i = 0; err == 0 && i < n; i++)
-        stress_check((uintptr_t)((void **)value)[i] == (base + i) * (base + i), "a gather's future gave a wrong result");
+        stress_check((uintptr_t)((void **)value)[i] == (base + i) * (base + i), "a gather's future gave a wrong value");
     heist_unref(all);
     return well(a, "a gather's future", err, a->job ? 0 : -ECANCELED, 0);
 }

@@ -1221,6 +1221,92 @@ SCENE(party) {
     close_runtime(rt);
 }
 
+/* ---- futures that nest, and those who wait for several ---- */
+
+struct nest {
+    double seconds[3];
+    heist_task *child[3];
+    heist_future *plain, *all, *shield;
+    heist_completions *it;
+    _Atomic(int) taken;
+    int asked; /* heist_cancel's answer */
+};
+
+static void completes_plain(void *arg) {
+    struct nest *n = arg;
+    heist_sim_check(heist_future_set_result(n->plain, n, NULL) == 0);
+}
+
+static void cancels_all(void *arg) {
+    struct nest *n = arg;
+    n->asked = heist_cancel(n->all);
+}
+
+static int takes_some(void *arg, void **out) {
+    (void)out;
+    struct nest *n = arg;
+    heist_future *f = NULL;
+    int got;
+    while ((got = heist_completions_next(n->it, &f)) == 1) {
+        heist_sim_check(heist_future_done(f));
+        n->taken++;
+    }
+    return got;
+}
+
+static int waits_for_all(void *arg, void **out) {
+    (void)out;
+    struct nest *n = arg;
+    heist_task *taker = NULL;
+    heist_sim_check(heist_create_task(takes_some, n, NULL, &taker) == 0);
+    heist_future *part[5] = {n->child[0], n->child[1], n->child[2], n->plain, n->child[1]};
+    size_t pending = 9;
+    int done = heist_wait(part, 5, HEIST_FIRST_COMPLETED, 0.0005, &pending);
+    heist_sim_check(done >= 0 && (size_t)done + pending == 4);
+    for (int i = 0; i < done; i++) heist_sim_check(heist_future_done(part[i]));
+    int err = heist_wait_for(n->shield, 0.0012, NULL); /* leaves `all` alone */
+    heist_sim_check(err == 0 || err == -ETIMEDOUT || err == -ECANCELED);
+    heist_sim_check(takes_some(n, NULL) == 0);
+    err = heist_await(n->all, NULL);
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_future_done(n->child[i]));
+    heist_sim_check(heist_await(taker, NULL) == 0);
+    heist_sim_check(n->taken == 4);
+    heist_unref(taker);
+    return err;
+}
+
+SCENE(composition) {
+    heist_runtime *rt = open_runtime(arg);
+    struct nest n = {.seconds = {0.003, 0.001, 0.002}};
+    heist_future *part[3];
+    heist_task *t = NULL;
+    for (int i = 0; i < 3; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, fails_after, &n.seconds[i], NULL, &n.child[i]) == 0);
+    heist_sim_check(heist_future_new(NULL, &n.plain) == 0);
+    heist_sim_check(heist_gather_future(n.child, 3, HEIST_GATHER_ALL, &part[0]) == 0);
+    heist_sim_check(heist_shield(n.plain, &part[1]) == 0);
+    heist_sim_check(heist_sleep_future(heist_runtime_loop(rt, 0), 0.0015, &n, NULL, &part[2]) == 0);
+    heist_sim_check(heist_gather_future(part, 3, 0, &n.all) == 0);
+    heist_unref_all(part, 3);
+    heist_sim_check(heist_shield(n.all, &n.shield) == 0);
+    heist_future *each[5] = {n.child[0], n.child[1], n.child[2], n.plain, n.child[1]};
+    heist_sim_check(heist_as_completed(each, 5, HEIST_FOREVER, &n.it) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, waits_for_all, &n, NULL, &t) == 0);
+    heist_sim_thread *h[2];
+    heist_sim_check(heist_sim_thread_start(completes_plain, &n, &h[0]) == 0);
+    heist_sim_check(heist_sim_thread_start(cancels_all, &n, &h[1]) == 0);
+    int err = heist_await(t, NULL);
+    for (int i = 0; i < 2; i++) heist_sim_thread_join(h[i]);
+    heist_sim_check(err == (n.asked ? -ECANCELED : 0));
+    heist_completions_free(n.it);
+    heist_unref_all(n.child, 3);
+    heist_unref(n.plain);
+    heist_unref(n.all);
+    heist_unref(n.shield);
+    heist_unref(t);
+    close_runtime(rt);
+}
+
 const struct scene scenes[] = {
     {"spawn", spawn, 1},
     {"gather", gather, 1},
@@ -1246,5 +1332,6 @@ const struct scene scenes[] = {
     {"pipeline", pipeline, 1},
     {"blocks", blocks, 1},
     {"group", party, 1},
+    {"composition", composition, 1},
 };
 const int scene_count = (int)HEIST_ARRAY_LEN(scenes);
