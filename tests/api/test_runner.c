@@ -768,7 +768,10 @@ static void a_second_sigint_ends_the_process(void **state) {
     assert_true(child >= 0);
     if (!child) {
         setenv("HEIST_TEST_SCENE", "second", 1);
-        execl("/proc/self/exe", "api_runner", (char *)NULL);
+        char self[4096]; /* the link itself leads to valgrind, under that */
+        ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+        if (length > 0) self[length] = 0;
+        if (length > 0) execl(self, self, (char *)NULL);
         _exit(4);
     }
     int status = 0;
