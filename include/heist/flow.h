@@ -41,7 +41,7 @@ HEIST_API int heist_wait_until(heist_future **futures, size_t n, int return_when
 typedef struct heist_completions heist_completions;
 
 /* An iterator over n futures in the order in which they end (those that are done now come first, in their order); each
- * comes once.  timeout: for all of it, from now.  Several tasks and threads may take from one iterator.
+ * comes once.  timeout: for all of it, from now, by the clock of whoever makes it.  Several tasks and threads may take.
  * Context: any.  Suspends: never.  Ownership: the iterator holds a reference to each future; *out is the caller's, who
  * frees it.  Errors: -EINVAL (a null, not a number), -ENOMEM.  n may be 0. */
 HEIST_API int heist_as_completed(heist_future *const *futures, size_t n, double timeout,
