@@ -39,6 +39,4 @@ static int mutex_main(void *arg, void **out) {
     return 0;
 }
 
-void bench_mutex(const struct bench_args *args) {
-    bench_run(mutex_main, args);
-}
+void bench_mutex(const struct bench_args *args) { bench_run(mutex_main, args); }

@@ -27,7 +27,7 @@ struct guarded {
 
 struct shared_pair {
     heist_rwlock lock;
-    long a, b;   /* plain, equal outside of a write */
+    long a, b; /* plain, equal outside of a write */
     _Atomic(int) readers, writers;
 };
 
@@ -111,13 +111,13 @@ static bool took(struct member *m, enum what what, int err, bool timed, bool tri
 /* Between any two steps, with or without something in hand. */
 static void rest(struct member *m) {
     switch (stress_below(&m->rng, 12)) {
-    case 0: (void)heist_yield(); break;
-    case 1: (void)heist_sleep((double)stress_below(&m->rng, 64) * 1e-6); break;
-    case 2: stress_spin((double)stress_below(&m->rng, 8) * 1e-6); break;
-    case 3:
-        if (stress_chance(&m->rng, 5)) stress_block(longest);
-        break;
-    default: break;
+        case 0: (void)heist_yield(); break;
+        case 1: (void)heist_sleep((double)stress_below(&m->rng, 64) * 1e-6); break;
+        case 2: stress_spin((double)stress_below(&m->rng, 8) * 1e-6); break;
+        case 3:
+            if (stress_chance(&m->rng, 5)) stress_block(longest);
+            break;
+        default: break;
     }
 }
 
@@ -225,7 +225,7 @@ static void use_condition(struct member *m) {
         heist_condition *c = brings ? &b->not_full : &b->not_empty;
         err = !brings && asks ? timed ? heist_condition_wait_for_until(c, has_piece, b, until)
                                       : heist_condition_wait_for(c, has_piece, b)
-              : timed         ? heist_condition_wait_until(c, until)
+              : timed ? heist_condition_wait_until(c, until)
                               : heist_condition_wait(c);
         stress_check(heist_lock_locked(&b->lock) == 1, "a wait came back without the lock");
         (void)took(m, CONDITION, err, timed, false);
@@ -303,10 +303,8 @@ static void use_waitgroup(struct member *m) {
     if (m->plain) return;
     (void)heist_waitgroup_add(&group, n);
     for (int i = 0; i < n; i++) {
-        if (heist_create_task(child_body, &c, NULL, NULL) == 0)
-            made++;
-        else
-            (void)heist_waitgroup_done(&group);
+        if (heist_create_task(child_body, &c, NULL, NULL) == 0) made++;
+        else (void)heist_waitgroup_done(&group);
     }
     int err;
     do {
@@ -383,16 +381,16 @@ static void act(struct member *m) {
     }
     while (!s_get(&over)) {
         switch ((enum what)stress_below(&m->rng, WHATS)) {
-        case RWLOCK: use_rwlock(m); break;
-        case SEMAPHORE: use_semaphore(m); break;
-        case CONDITION: use_condition(m); break;
-        case EVENT: use_event(m); break;
-        case WAITGROUP: use_waitgroup(m); break;
-        case ONCE: use_once(m); break;
-        case LOCK:
-        default: /* mostly in a burst: two workers that meet again and again */
-            for (int i = stress_chance(&m->rng, 10) ? 200 : 1; i > 0; i--) use_lock(m);
-            break;
+            case RWLOCK: use_rwlock(m); break;
+            case SEMAPHORE: use_semaphore(m); break;
+            case CONDITION: use_condition(m); break;
+            case EVENT: use_event(m); break;
+            case WAITGROUP: use_waitgroup(m); break;
+            case ONCE: use_once(m); break;
+            case LOCK:
+            default: /* mostly in a burst: two workers that meet again and again */
+                for (int i = stress_chance(&m->rng, 10) ? 200 : 1; i > 0; i--) use_lock(m);
+                break;
         }
         stress_progress(1);
         rest(m);
@@ -427,11 +425,12 @@ static void dump(FILE *to) {
     for (int i = 0; i < LOCKS; i++)
         fprintf(to, "lock %d: %s; read-write lock: %zu read, %d write; permits %d of %d\n", i,
                 heist_lock_locked(&locks[i].lock) ? "held" : "free", heist_rwlock_readers(&pairs[i].lock),
-                heist_rwlock_writing(&pairs[i].lock), (int)heist_semaphore_value(&limits[i].permits), (int)limits[i].most);
+                heist_rwlock_writing(&pairs[i].lock), (int)heist_semaphore_value(&limits[i].permits),
+                (int)limits[i].most);
     fprintf(to, "buffer: lock %s, %ld in, %ld out; mailbox: lock %s, %d; barrier: %d of %d\n",
             heist_lock_locked(&buffer.lock) ? "held" : "free", buffer.in, buffer.out,
-            heist_lock_locked(&mailbox.lock) ? "held" : "free", mailbox.count, heist_barrier_n_waiting(&meeting.barrier),
-            meeting.parties);
+            heist_lock_locked(&mailbox.lock) ? "held" : "free", mailbox.count,
+            heist_barrier_n_waiting(&meeting.barrier), meeting.parties);
 }
 
 static void make_objects(struct stress_rng *rng) {
@@ -574,8 +573,8 @@ int main(int argc, char **argv) {
     struct stress_rng rng;
     while (stress_next_round(&rng)) one_round(&rng);
     for (int w = 0; w < WHATS; w++)
-        stress_note("  %-16s taken %" PRIu64 ", cancelled %" PRIu64 ", late %" PRIu64 ", refused %" PRIu64, what_name[w],
-                    s_get(&taken[w]), s_get(&cancelled[w]), s_get(&late[w]), s_get(&refused[w]));
+        stress_note("  %-16s taken %" PRIu64 ", cancelled %" PRIu64 ", late %" PRIu64 ", refused %" PRIu64,
+                    what_name[w], s_get(&taken[w]), s_get(&cancelled[w]), s_get(&late[w]), s_get(&refused[w]));
     stress_note("  before one that waited for a lock at most %ld others had it", s_get(&most_before));
     stress_note("  barrier: %" PRIu64 " meetings of a party", s_get(&rounds_met));
     return stress_end();

@@ -88,10 +88,8 @@ static int wait(struct condition *c, int64_t deadline_ns) {
     int code = heist__wait(&w.as.wait);
     if (!w.released) return code; /* it did not come so far */
     if (!code) heist__guard_pass(&c->guard);
-    if (w.as.owns)
-        heist__guard_pass(&l->guard);
-    else
-        heist__lock_acquire_shielded(l);
+    if (w.as.owns) heist__guard_pass(&l->guard);
+    else heist__lock_acquire_shielded(l);
     return code;
 }
 

@@ -48,6 +48,7 @@
 #define QUEUED 2u
 #define WOKEN 4u
 #define HANDOFF 8u
+#define CROWD (QUEUED | WOKEN) /* where many come it is mostly this, and HELD */
 
 _Static_assert(sizeof(struct heist__lock) <= sizeof(heist_lock), "the words of heist_lock are too few");
 
@@ -76,17 +77,15 @@ static uint32_t queue_bits(struct heist__lock *l) {
 
 /* Brings the word in line with the queue.  Under the guard; HELD may come and go meanwhile. */
 static void settle(struct heist__lock *l) {
-    uint32_t v = a_load_rlx(&l->word), bits = queue_bits(l); /* rlx: the exchange decides */
+    uint32_t v = a_load_rlx(&l->word), bits = queue_bits(l);               /* rlx: the exchange decides */
     while (!a_cas_ar(&l->word, &v, (v & (HELD | WOKEN)) | bits)) continue; /* ar: goes on with what was released */
 }
 
 static void link_first(struct heist__waitq *q, struct heist__waitnode *n) {
     n->prev = NULL;
     n->next = q->head;
-    if (q->head)
-        q->head->prev = n;
-    else
-        q->tail = n;
+    if (q->head) q->head->prev = n;
+    else q->tail = n;
     q->head = n;
     n->tag = 0;
     n->linked = true;
@@ -105,11 +104,8 @@ static bool take_or_link(struct heist__lock *l, struct heist__lockwait *w) {
         uint32_t bits = QUEUED | (w->again || (w->strict && !l->queue.head) ? HANDOFF : 0);
         if (a_cas_ar(&l->word, &v, (v & ~gone) | bits)) break; /* ar: goes on with what was released */
     }
-    a_store_rlx(&l->crowded, 1); /* rlx: a hint */
-    if (w->again)
-        link_first(&l->queue, &w->node);
-    else
-        heist__waitq_link(&l->queue, &w->node);
+    if (w->again) link_first(&l->queue, &w->node);
+    else heist__waitq_link(&l->queue, &w->node);
     return false;
 }
 
@@ -149,7 +145,7 @@ static HEIST_COLD int pass_on(struct heist__lock *l) {
 static int release_slow(struct heist__lock *l) {
     uint32_t v = a_load_rlx(&l->word); /* rlx: the exchange decides */
     while (v & HELD) {
-        if (v == HELD) a_store_rlx(&l->crowded, 0); /* rlx: a hint */
+        if (v == HELD || v == (HELD | CROWD)) a_store_rlx(&l->guess, v & ~HELD); /* rlx: a hint */
         if ((v & (QUEUED | WOKEN)) != QUEUED) {
             if (a_cas_rel(&l->word, &v, v & ~HELD)) return 0; /* rel: as release */
         } else if (pass_on(l) == 0) {
@@ -162,9 +158,9 @@ static int release_slow(struct heist__lock *l) {
 }
 
 int heist__lock_release(struct heist__lock *l) {
-    uint32_t held = HELD;
-    /* rlx, and the exchange first: as acquire.  rel: pairs with take; the last time that the lock is touched */
-    if (heist_likely(!a_load_rlx(&l->crowded)) && heist_likely(a_cas_rel(&l->word, &held, 0))) return 0;
+    uint32_t guess = a_load_rlx(&l->guess), held = guess | HELD; /* rlx: as acquire */
+    /* rel: pairs with take; the last time that the lock is touched */
+    if (heist_likely(a_cas_rel(&l->word, &held, guess))) return 0;
     return release_slow(l);
 }
 
@@ -223,12 +219,12 @@ static int acquire(heist_lock *lock, int64_t deadline_ns) {
     struct heist__self *self = heist__self();
     int err = heist__embedded_enter(&self);
     if (heist_unlikely(err)) return err;
-    /* The exchange first: a look at the word would have to wait for the exchange of the last release.  Where many come,
-     * it would mostly fail, and one that fails costs as much.  rlx: a hint. */
-    uint32_t idle = 0;
-    if (heist_likely(!a_load_rlx(&l->crowded)) && heist_likely(a_cas_acq(&l->word, &idle, HELD)))
-        return 0; /* acq: pairs with the last release */
+    /* The exchange without a look at the word, which would have to wait for the exchange of the last release; one
+     * that fails costs as much as one that does not.  rlx: a hint, and the exchange decides. */
+    uint32_t guess = a_load_rlx(&l->guess);
     bool pass = may_pass(self);
+    if (heist_likely(!guess || pass) && heist_likely(a_cas_acq(&l->word, &guess, guess | HELD)))
+        return 0; /* acq: pairs with the last release */
     if (take(l, pass)) return 0;
     heist__embedded_waits(self);
     return acquire_slow(l, deadline_ns, !pass);

@@ -10,7 +10,7 @@ struct heist__lock {
     _Atomic(uint32_t) word; /* any thread; see lock.c */
     struct heist__spin guard;
     struct heist__waitq queue; /* guard */
-    _Atomic(uint32_t) crowded; /* a hint: the word was lately more than HELD; set under the guard, cleared by a holder */
+    _Atomic(uint32_t) guess;   /* the holder; a hint: the word without HELD, as it was last found */
 };
 
 /* One that waits for a lock, on its stack. */
@@ -33,7 +33,7 @@ static inline bool heist__lock_is_held(struct heist__lock *l) {
 /* Waits for the lock whatever comes: no request ends it. */
 void heist__lock_acquire_shielded(struct heist__lock *l);
 
-/* Puts a waiter that sleeps, and that the caller has claimed, at the end of the queue: it wakes with the lock in hand. */
+/* Puts a waiter that sleeps, and that the caller has claimed, at the end of the queue: it wakes with the lock. */
 void heist__lock_adopt(struct heist__lock *l, struct heist__lockwait *w);
 
 int heist__lock_release(struct heist__lock *l);

@@ -42,10 +42,8 @@ static int call(struct once *o, int (*fn)(void *arg), void *arg, bool timed, dou
     if (err) return err;
     if (!is_done(o)) {
         int code = fn(arg);
-        if (code < 0)
-            err = code;
-        else
-            a_store_rel(&o->done, 1); /* rel: what fn did is seen by those who find it done */
+        if (code < 0) err = code;
+        else a_store_rel(&o->done, 1); /* rel: what fn did is seen by those who find it done */
     }
     heist_lock_release(lock_of(o));
     return err;

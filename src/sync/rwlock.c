@@ -46,10 +46,8 @@ struct waiting {
 /* Under the guard. */
 static bool enter(struct rwlock *l, bool writes) {
     if (l->writing || (writes && l->readers)) return false;
-    if (writes)
-        l->writing = true;
-    else
-        l->readers++;
+    if (writes) l->writing = true;
+    else l->readers++;
     return true;
 }
 
@@ -62,10 +60,8 @@ static struct heist__waitnode *admit(struct rwlock *l) {
         heist__waitq_unlink(&l->queue, n);
         int claim = heist__waitq_claim_node(n, 0);
         if (claim == HEIST__CLAIM_LOST) { /* it has given up: nobody has entered */
-            if (writes)
-                l->writing = false;
-            else
-                l->readers--;
+            if (writes) l->writing = false;
+            else l->readers--;
         } else if (claim == HEIST__CLAIM_WAKE) {
             *end = n;
             end = &n->next;
@@ -163,10 +159,8 @@ static int release(heist_rwlock *lock, bool writes) {
     if (writes ? !l->writing : !l->readers) {
         err = HEIST_ENOTACQUIRED;
     } else {
-        if (writes)
-            l->writing = false;
-        else
-            l->readers--;
+        if (writes) l->writing = false;
+        else l->readers--;
         woken = admit(l);
     }
     heist__spin_unlock(&l->guard);

@@ -123,8 +123,7 @@ int heist_semaphore_release(heist_semaphore *semaphore) {
     heist__spin_lock(&s->guard);
     if (s->value == INT64_MAX || (s->bound && (uint64_t)s->value + 1 >= s->bound))
         err = -EOVERFLOW; /* with all permits free nobody waits, except in a bounded one of none */
-    else if (!heist__waitq_claim(&s->queue, 0, NULL, NULL, &wake))
-        s->value++;
+    else if (!heist__waitq_claim(&s->queue, 0, NULL, NULL, &wake)) s->value++;
     heist__spin_unlock(&s->guard);
     if (wake) heist__park_wake(wake);
     return err;

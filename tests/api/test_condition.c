@@ -74,7 +74,7 @@ static void wait_holds_the_lock_again_whatever_ended_it_SYNC_15(void **state) {
         if (how == 2) assert_int_equal(heist_cancel(t), 1);
         for (int i = 0; i < 3; i++) harness_one_pass(loop);
         assert_int_equal(heist_future_done(t), 0); /* its end has come, and it waits for the lock */
-        if (how == 2) { /* not even a second request ends that */
+        if (how == 2) {                            /* not even a second request ends that */
             assert_int_equal(heist_cancel(t), 1);
             for (int i = 0; i < 3; i++) harness_one_pass(loop);
             assert_int_equal(heist_future_done(t), 0);
@@ -252,13 +252,12 @@ static void *consume_thread(void *arg) {
 static void several_conditions_share_a_lock_between_runtimes_and_threads_SYNC_19(void **state) {
     (void)state;
     heist_runtime *one = harness_runtime(0), *two = harness_runtime(0);
-    struct buffer b = {.lock = HEIST_LOCK_INIT,
-                       .not_full = HEIST_CONDITION_INIT(&b.lock),
-                       .not_empty = HEIST_CONDITION_INIT(&b.lock)};
+    struct buffer b = {
+        .lock = HEIST_LOCK_INIT, .not_full = HEIST_CONDITION_INIT(&b.lock), .not_empty = HEIST_CONDITION_INIT(&b.lock)};
     heist_task *t[2 * SIDES];
     for (int i = 0; i < 2 * SIDES; i++)
-        assert_int_equal(heist_runtime_run_coroutine(i & 2 ? one : two, i & 1 ? produce_task : consume_task, &b, NULL, &t[i]),
-                         0);
+        assert_int_equal(
+            heist_runtime_run_coroutine(i & 2 ? one : two, i & 1 ? produce_task : consume_task, &b, NULL, &t[i]), 0);
     pthread_t p = harness_thread(produce_thread, &b), c = harness_thread(consume_thread, &b);
     for (int i = 0; i < 2 * SIDES; i++) {
         assert_int_equal(heist_await(t[i], NULL), 0);
@@ -276,7 +275,8 @@ static void several_conditions_share_a_lock_between_runtimes_and_threads_SYNC_19
     assert_int_equal(heist_lock_destroy(&b.lock), 0);
 }
 
-/* Told and then cancelled: the notification was taken, so it returns 0; told after the request: the next one is told. */
+/* Told and then cancelled: the notification was taken, so it returns 0; told after the request: the next one is told.
+ */
 static void no_notification_is_lost_with_a_cancelled_waiter(void **state) {
     (void)state;
     struct record record = RECORD_INIT;

@@ -86,7 +86,8 @@ static void cancelled_waiter_does_not_touch_the_others_SYNC_12(void **state) {
     heist_loop *loop = harness_loop();
     heist_event event = HEIST_EVENT_INIT;
     struct waiter a = {&event, &record, "a", 1}, b = {&event, &record, "b", 1}, c = {&event, &record, "c", 1};
-    heist_task *ta = new_task(loop, wait_for, &a), *tb = new_task(loop, wait_for, &b), *tc = new_task(loop, wait_for, &c);
+    heist_task *ta = new_task(loop, wait_for, &a), *tb = new_task(loop, wait_for, &b),
+               *tc = new_task(loop, wait_for, &c);
     heist_task *late = new_task(loop, wait_until, &event);
     assert_int_equal(heist_loop_run_until_complete(loop, late, NULL), -ETIMEDOUT);
     assert_int_equal(heist_cancel(tb), 1);

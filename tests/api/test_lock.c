@@ -24,7 +24,8 @@ struct user {
 static int use(void *arg, void **out) {
     struct user *u = arg;
     (void)out;
-    u->err = u->deadline > 0 ? heist_lock_acquire_until(u->lock, heist_time() + u->deadline) : heist_lock_acquire(u->lock);
+    u->err =
+        u->deadline > 0 ? heist_lock_acquire_until(u->lock, heist_time() + u->deadline) : heist_lock_acquire(u->lock);
     record_add(u->record, "%s:%d", u->word, u->err);
     if (u->err < 0) return u->err == -ECANCELED ? u->err : 0;
     if (u->hold > 0) (void)heist_sleep(u->hold);
@@ -221,7 +222,8 @@ static void deadline_ends_the_waiting_and_takes_nothing(void **state) {
     struct record record = RECORD_INIT;
     heist_loop *loop = harness_loop();
     heist_lock lock = HEIST_LOCK_INIT;
-    struct user a = {&lock, &record, "a", 5, 0, 1}, b = {&lock, &record, "b", 0, 2, 1}, c = {&lock, &record, "c", 0, 9, 1};
+    struct user a = {&lock, &record, "a", 5, 0, 1}, b = {&lock, &record, "b", 0, 2, 1},
+                c = {&lock, &record, "c", 0, 9, 1};
     heist_task *t[3] = {new_task(loop, use, &a), new_task(loop, use, &b), new_task(loop, use, &c)};
     for (int i = 0; i < 3; i++) {
         assert_int_equal(heist_loop_run_until_complete(loop, t[i], NULL), 0);
@@ -242,7 +244,7 @@ enum { TASKS = 8, ROUNDS = 300 };
 
 struct shared {
     heist_lock lock;
-    long count;    /* plain: the lock orders it */
+    long count; /* plain: the lock orders it */
     int inside;
     _Atomic(int) bad;
 };

@@ -16,7 +16,8 @@ static int use(void *arg, void **out) {
     struct user *u = arg;
     (void)out;
     double until = u->deadline > 0 ? heist_time() + u->deadline : HEIST_FOREVER;
-    u->err = u->writes ? heist_rwlock_acquire_write_until(u->lock, until) : heist_rwlock_acquire_read_until(u->lock, until);
+    u->err =
+        u->writes ? heist_rwlock_acquire_write_until(u->lock, until) : heist_rwlock_acquire_read_until(u->lock, until);
     record_add(u->record, u->err ? "%s!" : "%s", u->word);
     if (u->err < 0) return u->err == -ECANCELED ? u->err : 0;
     if (u->hold > 0) (void)heist_sleep(u->hold);
