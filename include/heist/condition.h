@@ -38,7 +38,8 @@ HEIST_API int heist_condition_wait_until(heist_condition *condition, double dead
 
 /* Calls predicate(arg), with the lock held, and waits while it gives 0.  Returns what it gave otherwise (a negative code
  * too), or the code of a wait that failed.  With a deadline the predicate has the last word: -ETIMEDOUT only when it gives 0
- * then.  The predicate may suspend.  Context, Suspends, Errors: as heist_condition_wait. */
+ * then.  The predicate may suspend.
+ * Suspends: may.  Context, Errors: as heist_condition_wait. */
 HEIST_API int heist_condition_wait_for(heist_condition *condition, int (*predicate)(void *arg), void *arg)
     HEIST_NODISCARD;
 HEIST_API int heist_condition_wait_for_until(heist_condition *condition, int (*predicate)(void *arg), void *arg,
