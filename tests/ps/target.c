@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static heist_task *one, *two;
+static _Atomic(heist_task *) one, two;
 
 static int leaf(void *arg, void **out) {
     (void)arg, (void)out;
