@@ -44,12 +44,13 @@ enum op {
     PIPELINE,
     SPIN,
     BLOCK,
+    THREAD,
     NAMES,
     OPS
 };
 static const char *const op_name[OPS] = {"sleep",  "yield", "send", "recv",   "try",    "client", "gather", "child",
                                          "detach", "timer", "soon", "cancel", "future", "pipeline", "spin", "block",
-                                         "names"};
+                                         "thread", "names"};
 
 struct job {
     struct stress_rng rng;
@@ -573,6 +574,43 @@ static bool future(struct actor *a) {
     return good;
 }
 
+/* ---- elsewhere: on a thread of the default executor, or in a blocking section ---- */
+
+static int elsewhere(void *arg, void **out) {
+    ++*(unsigned *)arg;
+    *out = arg;
+    return 0;
+}
+
+static bool on_a_thread(struct actor *a) {
+    unsigned n = 0;
+    void *got = NULL;
+    if (!a->job) {
+        heist_future *f = NULL;
+        unsigned *count = stress_alloc(sizeof *count);
+        heist_job_options o = HEIST_JOB_OPTIONS_INIT;
+        o.result_free = free; /* what was the argument */
+        int err = heist_loop_run_in_executor(some_loop(a), NULL, elsewhere, count, &o, &f);
+        if (err) {
+            free(count);
+            return well(a, "run_in_executor", err, s_get(&closing) ? HEIST_EEXECSHUTDOWN : 0, 0);
+        }
+        err = end_of(a, f, &got);
+        stress_check(err != 0 || (got == count && *count == 1), "a job on a thread ran %u times", *count);
+        heist_unref(f);
+        return well(a, "a job on a thread", err, 0, 0);
+    }
+    if (stress_chance(&a->rng, 50)) {
+        stress_check(heist_blocking_begin() == 0, "no blocking section");
+        stress_block(moment(a, 300));
+        stress_check(heist_blocking_end() == 0, "no end of a blocking section");
+        return true;
+    }
+    int err = heist_to_thread(elsewhere, &n, &got);
+    stress_check(err ? n == 0 : n == 1 && got == &n, "to_thread answered %s, and ran %u times", heist_error_name(err), n);
+    return well(a, "to_thread", err, 0, 0);
+}
+
 /* ---- jobs ---- */
 
 /* A generator that runs ahead behind a stage, to its end or to a break: then its bodies have ended. */
@@ -721,6 +759,7 @@ static bool perform(struct actor *a, enum op op) {
     case BLOCK:
         if (stress_chance(&a->rng, 10)) stress_block(moment(a, 5000));
         return true;
+    case THREAD: return on_a_thread(a);
     default: return stress_chance(&a->rng, 20) ? names(a) : true;
     }
 }
@@ -932,6 +971,8 @@ static void one_round(struct stress_rng *rng) {
     heist_loop_unref(own);
     stress_runtime_end(rt);
     stress_phase("blocks of the allocator");
+    /* A close does not wait for the threads of the default executor, whose jobs have ended. */
+    for (int i = 0; i < 100000 && stress_blocks_live(); i++) stress_block(0.0001);
     stress_check(stress_blocks_live() == 0, "%" PRId64 " blocks of the allocator are live although nothing is",
                  stress_blocks_live());
 }
