@@ -93,7 +93,7 @@ static HEIST__SWITCH_INLINE void *heist__coro_enter(struct heist__host *h, struc
 #if HEIST__SAN_ANY
     heist__san_enter(&h->san, &c->san, c->stack);
 #endif
-    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
+    void *answer = heist__ctx_jump(&h->sp, c->sp, payload);
 #if HEIST__SAN_ANY
     heist__san_entered(&h->san);
 #endif
@@ -111,7 +111,7 @@ static HEIST__SWITCH_INLINE void *heist__coro_leave(struct heist__host *h, struc
     heist__san_left(&c->san);
     return answer;
 #else
-    return heist__ctx_switch(&c->sp, h->sp, payload);
+    return heist__ctx_jump(&c->sp, h->sp, payload);
 #endif
 }
 

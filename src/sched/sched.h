@@ -193,8 +193,6 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
                  const heist_task_options *opts, heist_task **out);
 /* A whole copy of a task's options, which may be shorter, or NULL.  0 or -EINVAL. */
 int heist__task_read_options(const heist_task_options *from, heist_task_options *to);
-/* Runs one step of a task on this worker. */
-void heist__step(struct heist__worker *w, heist_task *t);
 /* Task t is about to await f: when f is the task that this worker would run next, and has not begun, it runs
  * here, on t's stack.  True when it has run to its end; the thread may be another then.  False: f is as it was. */
 bool heist__run_in_place(struct heist__self *self, heist_task *t, heist_task *f);

@@ -19,7 +19,7 @@
 #include "base/options.h"
 #include "mem/slab.h"
 #include "sched/held.h"
-#include "sched/sched.h"
+#include "sched/step.h"
 #include "sched/timeout.h"
 #include "task/context.h"
 #include "task/birth.h"
@@ -275,8 +275,6 @@ heist_task *heist_current_task(void) { return heist__self()->task; }
 
 /* ---- steps and end ---- */
 
-#define LEFT_FOR_GOOD ((void *)1)
-
 static inline void run_body(heist_task *t) {
     void *value = NULL;
     int code = t->fn(t->arg, &value);
@@ -288,7 +286,7 @@ static inline void run_body(heist_task *t) {
 static void body(void *payload) {
     heist_task *t = payload;
     run_body(t);
-    heist__coro_exit(&heist__self()->worker->host, t->coro, LEFT_FOR_GOOD);
+    heist__coro_exit(&heist__self()->worker->host, t->coro, HEIST__LEFT_FOR_GOOD);
 }
 
 /* The body has ended, or never ran.  No task is current. */
@@ -327,7 +325,7 @@ static void end(struct heist__worker *w, heist_task *t) {
 }
 
 /* The first step: false when it did not come to run. */
-static bool begin(struct heist__worker *w, heist_task *t) {
+bool heist__step_begin(struct heist__worker *w, heist_task *t) {
     if (heist_unlikely(a_load_rlx(&t->cancel) & HEIST__CANCEL_PENDING) && heist__cancel_take(t)) { /* rlx: a look */
         t->code = -ECANCELED;
         end(w, t);
@@ -355,46 +353,45 @@ static void report_slow(struct heist__worker *w, heist_task *t, int64_t took) {
     heist__loop_report(w->loop, &report);
 }
 
-void heist__step(struct heist__worker *w, heist_task *t) {
-    if (heist_unlikely(!t->coro) && !begin(w, t)) return;
+void heist__step_end(struct heist__worker *w, heist_task *t) {
+    struct heist__coro *coro = t->coro;
+    struct heist__stack *stack = coro->stack;
+    t->coro = NULL;
+    heist__coro_free(coro);
+    heist__stack_put(&w->stacks, stack);
+    end(w, t);
+}
+
+void heist__step_watched(struct heist__worker *w, heist_task *t) {
     heist_loop *loop = w->loop;
     struct heist__self *self = w->self;
-    a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
-    t->budget = HEIST__TASK_BUDGET;
     int watched = a_load_rlx(&loop->debug); /* rlx: a setting */
     for (;;) {
         int64_t start = 0;
-        if (heist_unlikely(watched)) {
-            a_store_rel(&w->shown, t); /* rel: pairs with the monitor */
-            if (watched & HEIST__DEBUG) {
-                start = heist__clock_now(loop->clock);
-                w->locks_watch = heist__held_begin();
-            }
+        a_store_rel(&w->shown, t); /* rel: pairs with the monitor */
+        if (watched & HEIST__DEBUG) {
+            start = heist__clock_now(loop->clock);
+            w->locks_watch = heist__held_begin();
         }
         self->task = t;
         a_store_rlx(&t->running, 1); /* rlx: for reports */
         void *left = heist__coro_enter(&w->host, t->coro, t);
-        t = self->task; /* one that runs in place leaves in its own name, and its awaiter comes back in its own */
+        t = self->task;
         self->task = NULL;
         a_store_rlx(&t->running, 0);
-        if (heist_unlikely(watched)) a_store_rlx(&w->shown, NULL); /* rlx: for the monitor */
-        if (heist_unlikely(watched & HEIST__DEBUG)) {
+        a_store_rlx(&w->shown, NULL); /* rlx: for the monitor */
+        if (watched & HEIST__DEBUG) {
             int64_t took = heist__clock_now(loop->clock) - start;
-            if (took >= a_load_rlx(&loop->slow_ns)) report_slow(w, t, took);
-            if (w->locks_watch && left == LEFT_FOR_GOOD)
+            if (took >= a_load_rlx(&loop->slow_ns)) report_slow(w, t, took); /* rlx: a setting */
+            if (w->locks_watch && left == HEIST__LEFT_FOR_GOOD)
                 heist__held_check(w, t, "a task ends while its thread holds a lock that it took");
             w->locks_watch = 0;
         }
-        if (left == LEFT_FOR_GOOD) {
-            struct heist__coro *coro = t->coro;
-            struct heist__stack *stack = coro->stack;
-            t->coro = NULL;
-            heist__coro_free(coro);
-            heist__stack_put(&w->stacks, stack);
-            end(w, t);
+        if (left == HEIST__LEFT_FOR_GOOD) {
+            heist__step_end(w, t);
             return;
         }
-        if (w->commit(t, w->commit_arg)) return; /* t is published: not ours any more */
+        if (w->commit(t, w->commit_arg)) return;
     }
 }
 

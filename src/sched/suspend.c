@@ -5,15 +5,8 @@
 #include "conc/parker.h"
 #include "sched/held.h"
 
-void heist__suspend(bool (*commit)(heist_task *t, void *arg), void *arg) {
-    struct heist__self *self = heist__self();
-    struct heist__worker *w = self->worker;
-    if (heist_unlikely(w->locks_watch))
-        heist__held_check(w, self->task, "a task suspends while its thread holds a lock that it took");
-    w->commit = commit;
-    w->commit_arg = arg;
-    heist__coro_leave(&w->host, self->task->coro, NULL);
-    /* Here on another thread, perhaps: self and w are stale. */
+void heist__suspend_check(struct heist__worker *w, heist_task *t) {
+    heist__held_check(w, t, "a task suspends while its thread holds a lock that it took");
 }
 
 /* A callback that may not suspend tries to; debug mode says so. */
@@ -70,7 +63,7 @@ static bool commit_wait(heist_task *t, void *arg) {
     return true;
 }
 
-static int wait_in_task(heist_task *t, struct heist__wait *w) {
+static inline __attribute__((always_inline)) int wait_in_task(heist_task *t, struct heist__wait *w) {
     w->park = &t->park;
     w->code = 0;
     w->timer.loop = NULL;

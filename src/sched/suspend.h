@@ -13,8 +13,20 @@
 #include "sched/sched.h"
 #include "task/task.h"
 
-/* From the body of the current task; returns when it has been resumed, perhaps on another thread. */
-void heist__suspend(bool (*commit)(heist_task *t, void *arg), void *arg);
+/* Debug mode: the thread must not hold a lock that the step took. */
+void heist__suspend_check(struct heist__worker *w, heist_task *t);
+
+/* From the body of the current task; returns when it has been resumed, perhaps on another thread.  Inlined, as are its
+ * callers where they can be: each return between the switch and the body is a mispredicted one (step.h). */
+static inline __attribute__((always_inline)) void heist__suspend(bool (*commit)(heist_task *t, void *arg), void *arg) {
+    struct heist__self *self = heist__self();
+    struct heist__worker *w = self->worker;
+    if (heist_unlikely(w->locks_watch)) heist__suspend_check(w, self->task);
+    w->commit = commit;
+    w->commit_arg = arg;
+    heist__coro_leave(&w->host, self->task->coro, NULL);
+    /* Here on another thread, perhaps: self and w are stale. */
+}
 
 /* Lets the others run: the current task goes behind them. */
 void heist__give_way(struct heist__self *self);

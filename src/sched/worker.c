@@ -10,7 +10,7 @@
  * holds no request up and a flood of requests no tree.  Each 1024th of `stack` comes from
  * its top, so that nobody starves behind a pair that wakes each other.  (Each 64th cost a
  * fork-join tree thousands of live stacks: the top is the root of the biggest branch.) */
-#include "sched/sched.h"
+#include "sched/step.h"
 #include "task/context.h"
 
 static heist_task *take(struct heist__deque *d, bool alone, bool top) {
@@ -24,7 +24,7 @@ static heist_task *take(struct heist__deque *d, bool alone, bool top) {
 #define STACK_NS 200000
 
 /* One step, and what runs in place within it: how many tasks ran. */
-static unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool top, unsigned in_place) {
+static inline __attribute__((always_inline)) unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool top, unsigned in_place) {
     heist_task *t = take(d, w->alone, top);
     if (!t) return 0;
     w->in_place = in_place;

@@ -20,6 +20,7 @@ if ! gdb -nx -batch -ex "set debuginfod enabled off" -ex run --args "$(command -
 fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+[ "$(uname -m)" != x86_64 ] || cc="$cc -mno-red-zone" # see heist__ctx_jump
 $cc -std=c11 -D_GNU_SOURCE -g "${@:--O2}" -I"$root/include" -I"$root/src" \
     "$root/tests/gdb/suspended.c" "$root/src/mem/stack.c" "$root/src/mem/ranges.c" "$root/src/coro/coro.c" "$root/src/coro/fiber_san.c" \
     "$root/src/arch/ctx_init.c" "$root/src/arch/ctx_$(uname -m).S" "$root/src/base/alloc.c" "$root/src/conc/spin.c" \
@@ -65,7 +66,7 @@ expect() {
 }
 body="inner_body inner_body inner_body outer_body"
 # In a build without optimisation the inline functions of the switch are on the way too.
-switch=$(functions suspended | sed 's/^heist__ctx_switch \(heist__coro_leave \)\{0,1\}.*/heist__ctx_switch \1/')
+switch=$(functions suspended | sed 's/^heist__ctx_switch \(heist__ctx_jump \)\{0,1\}\(heist__coro_leave \)\{0,1\}.*/heist__ctx_switch \1\2/')
 # A file of a detector's build has its own first frame below the trampoline.
 first=$(functions running | sed -n 's/.*\(first_frame \).*/\1/p')
 expect running "look_here $body ${first}heist__ctx_trampoline"

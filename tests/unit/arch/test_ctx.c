@@ -36,9 +36,16 @@ static int free_stack(void **state) {
 
 static void start(void (*entry)(void *)) { coro_sp = heist__ctx_init(memory + STACK_BYTES, entry); }
 
-static void *enter(void *payload) { return heist__ctx_switch(&host_sp, coro_sp, payload); }
+/* Both forms of the switch, which may be mixed: all tests run with each on either side. */
+static bool enter_jumps, leave_jumps;
 
-static void *leave(void *payload) { return heist__ctx_switch(&coro_sp, host_sp, payload); }
+static void *enter(void *payload) {
+    return enter_jumps ? heist__ctx_jump(&host_sp, coro_sp, payload) : heist__ctx_switch(&host_sp, coro_sp, payload);
+}
+
+static void *leave(void *payload) {
+    return leave_jumps ? heist__ctx_jump(&coro_sp, host_sp, payload) : heist__ctx_switch(&coro_sp, host_sp, payload);
+}
 
 static void add_one_for_ever(void *payload) {
     for (;;) payload = leave((void *)((uintptr_t)payload + 1));
@@ -218,5 +225,11 @@ int main(void) {
         CTX_TEST(entry_finds_an_aligned_stack),
         cmocka_unit_test(cycle_counter_does_not_run_backwards),
     };
-    return cmocka_run_group_tests_name("arch/ctx", tests, NULL, NULL);
+    int failed = 0;
+    for (int form = 0; form < 4; form++) {
+        enter_jumps = form & 1;
+        leave_jumps = form & 2;
+        failed += cmocka_run_group_tests_name("arch/ctx", tests, NULL, NULL);
+    }
+    return failed;
 }

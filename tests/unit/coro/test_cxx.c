@@ -75,6 +75,7 @@ static void *enter_once(void *arg) {
     heist__host_init(&host);
     j->host = &host;
     heist__coro_enter(&host, j->coro, j);
+    j->host = NULL;
     return NULL;
 }
 
