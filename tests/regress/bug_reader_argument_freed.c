@@ -30,7 +30,7 @@ static void release(void *arg) {
     watched->freed++;
 }
 
-static const heist_call_options releasing = {sizeof(heist_call_options), release, NULL};
+static const heist_call_options releasing = {.size = sizeof(heist_call_options), .arg_free = release};
 
 static void open_readable(int fd[2]) {
     assert_int_equal(pipe2(fd, O_CLOEXEC | O_NONBLOCK), 0);

@@ -34,6 +34,7 @@ static HEIST_NOINLINE void stand(struct asked *a) {
 }
 
 static HEIST_NOINLINE int deep(struct asked *a, int depth) {
+    __asm__ volatile("" : "+r"(depth)); /* else an optimiser makes a copy of the function for each depth */
     if (!depth) {
         stand(a);
         return 1;
@@ -102,7 +103,13 @@ static void ask_and_read(bool in_coroutine) {
     begin(&a, false, in_coroutine);
     for (int i = 0; i < 20; i++) {
         assert_int_equal(heist__where_ask(&a.where), 0);
-        while (a_load_acq(&a.where.state) != HEIST__WHERE_ANSWERED) usleep(200);
+        for (long looks = 1; a_load_acq(&a.where.state) != HEIST__WHERE_ANSWERED; looks++) {
+            usleep(200);
+            /* ThreadSanitizer takes signals itself and passes them on when it likes; now and then one that came while
+             * a fiber was on its way is not passed on before the next.  Then one asks again, as the monitor does. */
+            if (HEIST_TSAN && looks % 1000 == 0 && heist__where_give_up(&a.where))
+                assert_int_equal(heist__where_ask(&a.where), 0);
+        }
         assert_in_range(a.where.count, 5, HEIST__WHERE_FRAMES);
         assert_in_range(equal_frames(&a.where), 2, 4);
         heist__where_done(&a.where);
