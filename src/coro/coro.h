@@ -144,7 +144,7 @@ static HEIST__SWITCH_INLINE void *heist__coro_enter_nested(struct heist__host *h
 #if HEIST__SAN_ANY
     heist__san_enter_nested(&h->san, &c->san, c->stack);
 #endif
-    void *answer = heist__ctx_switch(&h->sp, c->sp, payload);
+    void *answer = heist__ctx_jump(&h->sp, c->sp, payload);
 #if HEIST__SAN_ANY
     heist__san_entered(&h->san);
 #endif
@@ -165,7 +165,7 @@ static HEIST__SWITCH_INLINE void *heist__coro_leave_nested(struct heist__host *h
     heist__san_left_nested(&h->san, &c->san);
     return answer;
 #else
-    return heist__ctx_switch(&c->sp, h->sp, payload);
+    return heist__ctx_jump(&c->sp, h->sp, payload);
 #endif
 }
 
