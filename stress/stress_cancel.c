@@ -384,7 +384,8 @@ static int at_group(struct victim *v) {
         s_add(&children_born, 1);
         int made = heist_group_create_task(g, child_body, c, &o, stress_chance(&v->rng, 50) ? &t[i] : NULL);
         if (made < 0) free_child(c);
-        stress_check(made == 0 || made == HEIST_ESHUTDOWN || made == HEIST_ECLOSED, "a child: %s", heist_error_name(made));
+        stress_check(made == 0 || made == HEIST_ESHUTDOWN || made == HEIST_ECLOSED, "a child: %s",
+                     heist_error_name(made));
     }
     if (stress_chance(&v->rng, 50)) err = heist_sleep((double)stress_between(&v->rng, 0, 3000) * 1e-6);
     if (stress_chance(&v->rng, 50)) heist_group_cancel(g); /* some of them sleep for ever */

@@ -26,7 +26,7 @@ struct root {
     struct stress_rng rng;
     int index;
     heist_task *task;
-    _Atomic(int) asked; /* requests that were recorded */
+    _Atomic(int) asked;         /* requests that were recorded */
     _Atomic(int) cancelled_out; /* outermost blocks that ended with -ECANCELED, and calls after them */
     _Atomic(int) blocks;
     pthread_mutex_t lock; /* the slot */
@@ -61,18 +61,18 @@ static double some_time(struct stress_rng *rng) { return (double)stress_between(
 static int pause_somehow(struct stress_rng *rng) {
     int err = 0;
     switch (stress_below(rng, 5)) {
-    case 0: err = heist_yield(); break;
-    case 1: break;
-    case 2: {
-        heist_future *f = NULL;
-        err = heist_future_new(NULL, &f);
-        if (err == 0) err = heist_await_until(f, heist_time() + some_time(rng), NULL);
-        heist_unref(f);
-        if (err == -ETIMEDOUT) err = 0;
-        break;
-    }
-    case 3: stress_spin((double)stress_between(rng, 0, 30) * 1e-6); break;
-    default: err = heist_sleep(some_time(rng)); break;
+        case 0: err = heist_yield(); break;
+        case 1: break;
+        case 2: {
+            heist_future *f = NULL;
+            err = heist_future_new(NULL, &f);
+            if (err == 0) err = heist_await_until(f, heist_time() + some_time(rng), NULL);
+            heist_unref(f);
+            if (err == -ETIMEDOUT) err = 0;
+            break;
+        }
+        case 3: stress_spin((double)stress_between(rng, 0, 30) * 1e-6); break;
+        default: err = heist_sleep(some_time(rng)); break;
     }
     stress_check(err == 0 || err == -ECANCELED, "a pause answered %s", heist_error_name(err));
     return err;
@@ -117,46 +117,46 @@ static int act(struct child *c, void **out) {
     within(c->block, "a child ran");
     if (err && stress_chance(rng, 60)) return err;
     switch (stress_below(rng, 9)) {
-    case 0: return heist_fail(-EPROTO, "planned");
-    case 1: { /* stubborn */
-        for (int i = 0; i < 3; i++) pause_somehow(rng);
-        return stress_chance(rng, 30) ? -EPIPE : 0;
-    }
-    case 2:
-        heist_uncancellable_begin();
-        err = pause_somehow(rng);
-        stress_check(err == 0, "a section was left with %s", heist_error_name(err));
-        heist_uncancellable_end();
-        return pause_somehow(rng);
-    case 3: return c->depth > 0 ? run_block(rng, c->depth - 1, NULL) : pause_somehow(rng);
-    case 4: {
-        err = make_child(rng, c->block, c->group, c->depth);
-        stress_check(err == 0 || err == HEIST_ESHUTDOWN || err == HEIST_ECLOSED, "a child of a child: %s",
-                     heist_error_name(err));
-        return 0;
-    }
-    case 5:
-        if (stress_chance(rng, 20)) {
-            s_add(&n_early, 1);
-            heist_group_cancel(c->group);
+        case 0: return heist_fail(-EPROTO, "planned");
+        case 1: { /* stubborn */
+            for (int i = 0; i < 3; i++) pause_somehow(rng);
+            return stress_chance(rng, 30) ? -EPIPE : 0;
         }
-        return 0;
-    case 6: {
-        heist_timeout t = HEIST_TIMEOUT_INIT;
-        err = heist_timeout_enter(&t, some_time(rng));
-        if (err < 0) return err;
-        err = heist_timeout_exit(&t, pause_somehow(rng));
-        if (err == -ETIMEDOUT) s_add(&n_timeouts, 1);
-        return err;
-    }
-    case 7: err = heist_sleep(0.02); return err;
-    default: {
-        struct result *r = stress_alloc(sizeof *r);
-        r->block = c->block;
-        s_add(&c->block->results, 1);
-        *out = r;
-        return 0;
-    }
+        case 2:
+            heist_uncancellable_begin();
+            err = pause_somehow(rng);
+            stress_check(err == 0, "a section was left with %s", heist_error_name(err));
+            heist_uncancellable_end();
+            return pause_somehow(rng);
+        case 3: return c->depth > 0 ? run_block(rng, c->depth - 1, NULL) : pause_somehow(rng);
+        case 4: {
+            err = make_child(rng, c->block, c->group, c->depth);
+            stress_check(err == 0 || err == HEIST_ESHUTDOWN || err == HEIST_ECLOSED, "a child of a child: %s",
+                         heist_error_name(err));
+            return 0;
+        }
+        case 5:
+            if (stress_chance(rng, 20)) {
+                s_add(&n_early, 1);
+                heist_group_cancel(c->group);
+            }
+            return 0;
+        case 6: {
+            heist_timeout t = HEIST_TIMEOUT_INIT;
+            err = heist_timeout_enter(&t, some_time(rng));
+            if (err < 0) return err;
+            err = heist_timeout_exit(&t, pause_somehow(rng));
+            if (err == -ETIMEDOUT) s_add(&n_timeouts, 1);
+            return err;
+        }
+        case 7: err = heist_sleep(0.02); return err;
+        default: {
+            struct result *r = stress_alloc(sizeof *r);
+            r->block = c->block;
+            s_add(&c->block->results, 1);
+            *out = r;
+            return 0;
+        }
     }
 }
 
@@ -247,7 +247,8 @@ static int run_block(struct stress_rng *rng, int depth, struct root *root) {
     s_add(&n_blocks, 1);
     int failed = s_get(&b->failed) + (code < 0 && code != -ECANCELED), told = heist_group_failures(g);
     stress_check(heist_group_count(g) == 0, "%zu children live after the exit", heist_group_count(g));
-    stress_check(told >= failed && told <= failed + s_get(&b->unsure), "%d failed, the group tells of %d", failed, told);
+    stress_check(told >= failed && told <= failed + s_get(&b->unsure), "%d failed, the group tells of %d", failed,
+                 told);
     stress_check((err == HEIST_EGROUP) == (told > 0), "%d failures, and the exit says %s", told, heist_error_name(err));
     stress_check(err == HEIST_EGROUP || err == 0 || err == -ECANCELED, "the exit says %s", heist_error_name(err));
     int planned = 0;
@@ -431,12 +432,14 @@ static void one_round(struct stress_rng *rng) {
 }
 
 int main(int argc, char **argv) {
-    stress_begin(argc, argv, "group", "no task outlives its block; every failure is told once; nobody is cancelled unasked");
+    stress_begin(argc, argv, "group",
+                 "no task outlives its block; every failure is told once; nobody is cancelled unasked");
     struct stress_rng rng;
     while (stress_next_round(&rng)) one_round(&rng);
-    stress_note("blocks %" PRIu64 ", children %" PRIu64 " (%" PRIu64 " from outside), failures %" PRIu64, s_get(&n_blocks),
-                s_get(&n_children), s_get(&n_outside), s_get(&n_failures));
-    stress_note("requests %" PRIu64 ", passed on by blocks %" PRIu64 ", time-outs %" PRIu64 ", groups ended early %" PRIu64,
+    stress_note("blocks %" PRIu64 ", children %" PRIu64 " (%" PRIu64 " from outside), failures %" PRIu64,
+                s_get(&n_blocks), s_get(&n_children), s_get(&n_outside), s_get(&n_failures));
+    stress_note("requests %" PRIu64 ", passed on by blocks %" PRIu64 ", time-outs %" PRIu64
+                ", groups ended early %" PRIu64,
                 s_get(&n_requests), s_get(&n_passed), s_get(&n_timeouts), s_get(&n_early));
     return stress_end();
 }

@@ -73,22 +73,16 @@ struct heist_group {
 static void append(struct members *l, struct member *m) {
     m->next = NULL;
     m->prev = l->tail;
-    if (l->tail)
-        l->tail->next = m;
-    else
-        l->head = m;
+    if (l->tail) l->tail->next = m;
+    else l->head = m;
     l->tail = m;
 }
 
 static void cut(struct members *l, struct member *m) {
-    if (m->prev)
-        m->prev->next = m->next;
-    else
-        l->head = m->next;
-    if (m->next)
-        m->next->prev = m->prev;
-    else
-        l->tail = m->prev;
+    if (m->prev) m->prev->next = m->next;
+    else l->head = m->next;
+    if (m->next) m->next->prev = m->prev;
+    else l->tail = m->prev;
 }
 
 /* ---- life ---- */
@@ -187,10 +181,8 @@ static void child_ended(struct heist__waiter *w, heist_future *f) {
     struct member *m = heist_container_of(w, struct member, waiter);
     heist_group *g = m->group;
     bool failed = f->outcome == HEIST__OUT_ERROR;
-    if (failed)
-        heist_future_result(f, NULL); /* the group has looked at it */
-    else if (m->unseen)
-        drop_result(f);
+    if (failed) heist_future_result(f, NULL); /* the group has looked at it */
+    else if (m->unseen) drop_result(f);
     heist__spin_lock(&g->lock);
     cut(m->asked ? &g->asked : &g->fresh, m);
     bool first = failed && abort_begin(g);
@@ -337,8 +329,8 @@ static void tell(heist_group *g, heist_task *owner) {
     int n = heist_group_failures(g);
     if (heist_group_failure_at(g, 0, &first)) return;
     struct heist__failure *told =
-        heist__failure_make(first.file, first.line, HEIST_EGROUP, "%d failed; the first, %s, with %s: %s", n, first.name,
-                            heist_error_name(first.code), first.message);
+        heist__failure_make(first.file, first.line, HEIST_EGROUP, "%d failed; the first, %s, with %s: %s", n,
+                            first.name, heist_error_name(first.code), first.message);
     heist__free(owner->failure);
     owner->failure = told;
 }

@@ -102,7 +102,8 @@ static int one_fails(void *arg, void **out) {
     struct seen *s = arg;
     (void)out;
     double start = heist_time();
-    struct child c[4] = {{.seconds = 100}, {.seconds = 2, .code = -EPIPE}, {.seconds = 1}, {.seconds = 50, .stubborn = true}};
+    struct child c[4] = {
+        {.seconds = 100}, {.seconds = 2, .code = -EPIPE}, {.seconds = 1}, {.seconds = 50, .stubborn = true}};
     heist_group *g = entered(s);
     heist_task_options o = HEIST_TASK_OPTIONS_INIT;
     o.name = "the one";
@@ -300,7 +301,9 @@ static int cancels_owner(void *arg, void **out) {
     (void)out;
     for (int in_exit = 0; in_exit < 2; in_exit++) {
         double start = heist_time();
-        struct owner o = {.s = s, .in_exit = in_exit, .children = {{.seconds = 100}, {.seconds = 0.5}, {.seconds = 9, .stubborn = true}}};
+        struct owner o = {.s = s,
+                          .in_exit = in_exit,
+                          .children = {{.seconds = 100}, {.seconds = 0.5}, {.seconds = 9, .stubborn = true}}};
         heist_task *t = NULL;
         CHECK(heist_create_task(owns, &o, NULL, &t), 0);
         CHECK(heist_sleep(1), 0);
@@ -327,7 +330,8 @@ static void cancelling_the_owner_cancels_all_and_waits_COMP_46(void **state) {
 static int both_at_once(void *arg, void **out) {
     struct seen *s = arg;
     (void)out;
-    struct owner o = {.s = s, .children = {{.seconds = 100}, {.seconds = 1, .code = -EIO}, {.seconds = 100, .stubborn = true}}};
+    struct owner o = {.s = s,
+                      .children = {{.seconds = 100}, {.seconds = 1, .code = -EIO}, {.seconds = 100, .stubborn = true}}};
     heist_task *t = NULL;
     CHECK(heist_create_task(owns, &o, NULL, &t), 0);
     CHECK(heist_sleep(1.5), 0); /* the body has been asked by the group, the exit waits for the stubborn one */
@@ -1011,6 +1015,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_group_works_on_a_loop_of_its_own_COMP_42),
 };
 
-int main(void) {
-    return HARNESS_MAIN("group", tests);
-}
+int main(void) { return HARNESS_MAIN("group", tests); }

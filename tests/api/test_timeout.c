@@ -337,8 +337,8 @@ static int nests(void *arg, void **out) {
         double outer, inner;
         int inner_code, outer_code, inner_expired, outer_expired;
     } cases[] = {
-        {9, 1, -ETIMEDOUT, -ETIMEDOUT, 1, 0}, /* to the outer it is an error as any */
-        {1, 9, -ECANCELED, -ETIMEDOUT, 0, 1}, /* the inner passes on what is the outer's */
+        {9, 1, -ETIMEDOUT, -ETIMEDOUT, 1, 0},  /* to the outer it is an error as any */
+        {1, 9, -ECANCELED, -ETIMEDOUT, 0, 1},  /* the inner passes on what is the outer's */
         {1, 1, -ECANCELED, -ETIMEDOUT, -1, 1}, /* the outer's rings first; the inner's rings, or comes too late */
         {0, 0, -ECANCELED, -ETIMEDOUT, 1, 1},
     };
@@ -810,6 +810,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(no_memory_is_a_code_at_the_entry),
 };
 
-int main(void) {
-    return HARNESS_MAIN("timeout", tests);
-}
+int main(void) { return HARNESS_MAIN("timeout", tests); }
