@@ -68,10 +68,19 @@ static bool walk_up(heist_task *t, struct standing *s) {
     }
 }
 
-static bool same_standing(const struct standing *a, const struct standing *b) {
-    bool same = a->coro == b->coro && a->count == b->count;
-    for (int i = 0; same && i < a->count; i++) same = a->on[i] == b->on[i];
-    return same;
+/* Whether those are still all that stand there: the same links, up to the last, which nobody has left. */
+static bool still_standing(const struct standing *s) {
+    for (int i = 0; i < s->count; i++) {
+        if (coro_of(s->on[i]) != s->coro) return false;    /* it has ended */
+        heist_future *f = a_load_acq(&s->on[i]->awaiting); /* acq: an address that is compared */
+        if (i + 1 < s->count ? f != s->on[i + 1] : f && heist__future_try_ref(f)) {
+            if (i + 1 < s->count) return false;
+            bool above = heist__is_task(f) && coro_of(f) == s->coro;
+            heist_unref(f);
+            if (above) return false;
+        }
+    }
+    return true;
 }
 
 /* Of several on one stack each one's frames end where that call begins by which its awaiter runs it. */
@@ -88,14 +97,12 @@ static int try_frames(heist_task *t, void **frames, int max) {
     }
     int n = heist__look_begin(coro, &look);
     if (n) return n;
-    struct standing before, after;
+    struct standing before;
     n = walk_up(t, &before) && before.coro == coro ? heist__look_take(&look) : -EBUSY;
     if (!n) {
-        walk_up(t, &after);
         struct heist__look_part part = {in_place, (unsigned)before.count - 1};
-        n = same_standing(&before, &after) ? (int)heist__look_frames(&look, &part, frames, (size_t)max) : -EBUSY;
+        n = still_standing(&before) ? (int)heist__look_frames(&look, &part, frames, (size_t)max) : -EBUSY;
         heist__look_release(&look);
-        leave(&after);
     }
     leave(&before);
     return n;
