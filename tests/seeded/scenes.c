@@ -276,6 +276,84 @@ SCENE(channel) {
     heist_channel_unref(p.c);
 }
 
+/* A lock among tasks and a thread, some of which give up or are cancelled; pieces under a condition: one holder, no
+ * piece lost, and nobody waits for one that is there. */
+
+struct lock_scene {
+    heist_lock lock;
+    heist_condition more;
+    int holders, pieces, brought, taken; /* the lock */
+    bool over;
+};
+
+static void hold(struct lock_scene *l) {
+    heist_sim_check(l->holders++ == 0);
+    (void)heist_yield(); /* a request that it takes is one less */
+    heist_sim_check(--l->holders == 0);
+}
+
+static int lock_bringer(void *arg, void **out) {
+    (void)out;
+    struct lock_scene *l = arg;
+    for (int i = 0; i < ITEMS; i++) {
+        int err = i % 2 ? heist_lock_acquire(&l->lock) : heist_lock_acquire_until(&l->lock, heist_time() + 0.0002);
+        if (err == -ETIMEDOUT || err == -ECANCELED) continue;
+        heist_sim_check(err == 0);
+        hold(l);
+        l->pieces++, l->brought++;
+        heist_sim_check(heist_condition_notify(&l->more, 1) >= 0);
+        heist_sim_check(heist_lock_release(&l->lock) == 0);
+    }
+    return 0;
+}
+
+static void lock_bringer_thread(void *arg) { heist_sim_check(lock_bringer(arg, NULL) == 0); }
+
+static int lock_taker(void *arg, void **out) {
+    (void)out;
+    struct lock_scene *l = arg;
+    for (;;) {
+        int err = heist_lock_acquire(&l->lock);
+        if (err == -ECANCELED) continue;
+        heist_sim_check(err == 0);
+        while (!l->pieces && !l->over) {
+            err = heist_condition_wait(&l->more);
+            heist_sim_check((err == 0 || err == -ECANCELED) && heist_lock_locked(&l->lock) == 1);
+        }
+        hold(l);
+        bool ends = !l->pieces;
+        if (!ends) l->pieces--, l->taken++;
+        heist_sim_check(heist_lock_release(&l->lock) == 0);
+        if (ends) return 0;
+    }
+}
+
+SCENE(locks) {
+    heist_runtime *rt = open_runtime(arg);
+    struct lock_scene l = {.lock = HEIST_LOCK_INIT, .more = HEIST_CONDITION_INIT(&l.lock)};
+    heist_task *taker[2], *bringer = NULL;
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_runtime_run_coroutine(rt, lock_taker, &l, NULL, &taker[i]) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, lock_bringer, &l, NULL, &bringer) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(lock_bringer_thread, &l, &h) == 0);
+    heist_cancel(bringer);
+    heist_sim_thread_join(h);
+    int err = heist_await(bringer, NULL);
+    heist_sim_check(err == 0 || err == -ECANCELED); /* perhaps before it began */
+    heist_unref(bringer);
+    heist_sim_check(heist_lock_acquire(&l.lock) == 0);
+    l.over = true;
+    heist_sim_check(heist_condition_notify_all(&l.more) >= 0);
+    heist_sim_check(heist_lock_release(&l.lock) == 0);
+    for (int i = 0; i < 2; i++) {
+        heist_sim_check(heist_await(taker[i], NULL) == 0);
+        heist_unref(taker[i]);
+    }
+    heist_sim_check(l.pieces == 0 && l.brought == l.taken);
+    heist_sim_check(heist_condition_destroy(&l.more) == 0 && heist_lock_destroy(&l.lock) == 0);
+    close_runtime(rt);
+}
+
 /* Two that select, in opposite orders, over a rendezvous and a queue: what went in came out once or
  * is still there, and a select that gave up took nothing. */
 
@@ -1314,6 +1392,7 @@ const struct scene scenes[] = {
     {"cancel_chain", cancel_chain, 1},
     {"channel", channel, 1},
     {"either", either, 1},
+    {"locks", locks, 1},
     {"deadlines", deadlines, 1},
     {"sleep", sleepers, 1},
     {"call_soon", call_soon, 1},
