@@ -111,7 +111,7 @@ int main(int argc, char **argv) {
         {"one gives up", setup, {use_0_twice, use_until_1}, end, {3, 0}, {4, 1}},
         {"one gives up, one waits", setup, {use_0, use_until_1, use_2}, end, {2, 0}, {2, 1}},
         {"try", setup, {use_0, use_1, try_2}, all_entered, {2, 0}, {2, 1}},
-        {"told", setup, {wait_for_piece, bring_piece}, end, {3, 1}, {4, 2}},
+        {"told", setup, {wait_for_piece, bring_piece}, end, {3, 1}, {3, 2}},
         {"told, and one gives up", setup, {wait_for_piece, wait_for_piece_until, bring_piece}, end, {1, 0}, {2, 0}},
         {"an event on the stack", setup, {set_event, wait_and_free}, not_touched, {4, 1}, {5, 2}},
     };
