@@ -11,6 +11,9 @@
  * so at the end it has met one that does not run, with nobody above it.  If that one is still there after the copy it
  * had not ended, hence was the topmost, and the stack was at rest when its `running` was read.
  *
+ * One that is found on a stack has begun there: `coro` is set after `running`, and cleared before it.  So the walk may
+ * begin at any of them.
+ *
  * The task's fields that its runner writes are not atomic: they are read as memory of another process would be
  * (base/peek.h). */
 #include <errno.h>

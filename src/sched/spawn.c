@@ -451,19 +451,21 @@ HEIST_NOINLINE bool heist__run_in_place(struct heist__self *self, heist_task *t,
     } else {
         w->in_place--;
         a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
-        f->coro = t->coro;
         f->budget = HEIST__TASK_BUDGET;
-        /* While the stack is in use one of those that stand on it says so: whoever looks at it (inspect/stack.c) relies
-         * on that.  rel: keeps the order of the two; pairs with that look */
+        /* While the stack is in use one of those that stand on it says so, and one that has no turn yet, or had it, is not
+         * found there: whoever looks at it (inspect/stack.c) relies on that.  rel: keeps the order of the three; pairs
+         * with that look.  The compiler keeps that of the first two, and so does x86. */
         a_store_rlx(&f->running, 1);
+        __asm__ volatile("" ::: "memory");
+        f->coro = t->coro;
         a_store_rel(&t->running, 0);
         self->task = f;
         run_body(f);
         self = heist__self(); /* another thread, perhaps */
         if (heist_unlikely(heist__ctx_fp() != fp)) heist__ctx_set_fp(fp);
         a_store_rlx(&t->running, 1); /* rlx, rel: as above */
-        a_store_rel(&f->running, 0);
         f->coro = NULL;
+        a_store_rel(&f->running, 0);
     }
     self->task = NULL;
     end(self->worker, f);
