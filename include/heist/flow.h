@@ -1,7 +1,7 @@
 /* heist/flow.h: waiting for several, for some time, and without harm.
  *
  * With heist_gather (heist/task.h) this is how futures are put together.  A *derived*
- * future, as heist_gather_future, heist_shield and heist_sleep_future make it, ends by
+ * future, as heist_gather_future, heist_shield, heist_sleep_future and heist_ready_future make it, ends by
  * itself when what it comes from has ended; it nests in every call that takes a future.
  * set_result and set_exception refuse it, and so does heist_future_take, for its value
  * belongs to another: all three are -ENOTSUP.  It keeps itself until it has ended, as
@@ -116,6 +116,21 @@ HEIST_API int heist_gather_future(heist_future *const *futures, size_t n, unsign
  * Errors: -EINVAL (also not a number), HEIST_ENOLOOP, HEIST_ECLOSED, -ENOMEM. */
 HEIST_API int heist_sleep_future(heist_loop *loop, double seconds, void *value, heist_free_fn value_free,
                                  heist_future **out) HEIST_NODISCARD;
+
+/* ---- a descriptor as a future ---- */
+
+#define HEIST_READABLE 0x1u
+#define HEIST_WRITABLE 0x2u
+
+/* A future that ends when fd is readable or writable, whichever is asked for: its value is the one that was, as an
+ * integer, (unsigned)(uintptr_t).  Also when the other side hung up, or there is an error: the next call on fd says which.
+ * With it a descriptor may stand where futures do: in a select, a wait, a gather.  fd stays the caller's; the future has
+ * a duplicate, so whatever else watches fd is not disturbed, and fd may be closed at any time (then it is the others'
+ * end of it that counts).  loop: who polls; NULL: the caller's running loop.  If the loop closes first, it fails with
+ * HEIST_ECLOSED.
+ * Context: any, callbacks too.  Suspends: never.  Ownership: *out is one reference.
+ * Errors: -EINVAL, -EBADF, -EPERM (not pollable: a plain file), -EMFILE, HEIST_ENOLOOP, HEIST_ECLOSED, -ENOMEM. */
+HEIST_API int heist_ready_future(heist_loop *loop, int fd, unsigned events, heist_future **out) HEIST_NODISCARD;
 
 /* ---- what may be awaited ---- */
 

@@ -1,7 +1,8 @@
 /* heist/select.h: waits for the first of several things, and does that one only.
  *
  * The things are sends and receives of channels, puts and gets of queues, futures, receivers
- * of broadcasts and of watches, in any mixture.  Exactly one case wins and takes effect; of
+ * of broadcasts and of watches, in any mixture.  Timers and descriptors stand among them as
+ * futures: heist_sleep_future, heist_ready_future.  Exactly one case wins and takes effect; of
  * the others nothing was taken and nothing sent.  When several could go on at once, one of
  * them is drawn.
  *

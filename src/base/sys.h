@@ -9,6 +9,7 @@
 #define HEIST_BASE_SYS_H
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -81,6 +82,12 @@ static inline ssize_t heist__sys_read(int fd, void *buffer, size_t bytes) {
 static inline ssize_t heist__sys_write(int fd, const void *buffer, size_t bytes) {
     HEIST_SYS_POINT("write", fd);
     HEIST__SYS_ANSWER(ssize_t, write(fd, buffer, bytes));
+}
+
+/* Another number for the same thing, closed by exec. */
+static inline int heist__sys_dup(int fd) {
+    HEIST_SYS_POINT("fcntl", fd);
+    HEIST__SYS_ANSWER(int, fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /* The descriptor is gone whatever the answer, also after -EINTR: never to be repeated. */
