@@ -1,4 +1,4 @@
-/* callbacks: a function that runs when a task is done.
+/* callbacks: a function that runs when a task is done (APP-04).
  *
  * It gets the very future that the others hold, in a later pass of the future's loop,
  * and an argument of its own.  Two of them run in the order of their adding; one that

@@ -1,4 +1,4 @@
-/* cancel: a request arrives where the task waits; the task cleans up and passes it on.
+/* cancel: a request arrives where the task waits; the task cleans up and passes it on (APP-12).
  *
  * heist_cancel only asks.  The sleep of the task returns -ECANCELED; the body may still
  * wait during its clean-up, for one request is delivered once; and the task counts as

@@ -1,4 +1,4 @@
-/* clock: a line once a second, for five seconds of the loop's clock.
+/* clock: a line once a second, for five seconds of the loop's clock (APP-08).
  *
  * The runtime has virtual time: whenever it has nothing to do, its clock jumps to the
  * next timer.  The five seconds pass at once, to the nanosecond, which is how timing is

@@ -1,4 +1,4 @@
-/* factorials: three computations that take turns at each wait, gathered.
+/* factorials: three computations that take turns at each wait, gathered (APP-09).
  *
  * On a loop of its own the interleaving is exact: steps of tasks stand in one queue, and
  * timers with equal deadlines fire in the order of their making.  On a runtime of

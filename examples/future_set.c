@@ -1,4 +1,4 @@
-/* future_set: a future that another coroutine completes, and two ways to wait for it.
+/* future_set: a future that another coroutine completes, and two ways to wait for it (APP-06).
  *
  * run_until_complete waits for it and gives its value.  run_forever waits for nothing:
  * there a done callback of the future stops the loop. */

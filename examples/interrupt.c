@@ -1,8 +1,8 @@
-/* interrupt: Ctrl-C in the middle of a run, and an orderly end.
+/* interrupt: Ctrl-C in the middle of a run, and an orderly end (APP-03).
  *
  * The handler of SIGINT writes to a descriptor that the loop watches; its reader stops
  * the loop, so run_until_complete comes back with HEIST_ESTOPPED and everything still
- * in place.  Then each task is cancelled (0: it had ended, 1: the request was recorded),
+ * in place.  Then each task is printed and cancelled (0: it had ended, 1: the request was recorded),
  * one more run lets them clean up, and the loop closes.  The program interrupts itself
  * after 0.6 s; `interrupt wait` leaves that to you. */
 #include <heist.h>
@@ -60,7 +60,10 @@ static int play(heist_loop *loop, int alone) {
 
     err = heist_loop_run_until_complete(loop, task[3], NULL);
     printf("the run ended with %s\n", heist_error_name(err));
-    for (int i = 0; i < 3; i++) printf("cancel: %d\n", heist_cancel(task[i]));
+    for (int i = 0; i < 4; i++) {
+        const char *what = i < 3 ? "work" : "gather", *state = heist_future_done(task[i]) ? "finished" : "pending";
+        printf("%s %s, cancel: %d\n", what, state, heist_cancel(task[i]));
+    }
     heist_loop_remove_reader(loop, interrupts);
     int again = heist_loop_run_until_complete(loop, task[3], NULL);
     printf("the second run ended with %s\n", heist_error_name(again));

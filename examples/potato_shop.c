@@ -1,4 +1,4 @@
-/* potato_shop: a generator that awaits between its values.
+/* potato_shop: a generator that awaits between its values (APP-13).
  *
  * When the shelf is empty the shop asks for more, and the buyer's whole task waits; the clock on the wall, another
  * task, goes on meanwhile. */

@@ -1,4 +1,4 @@
-/* scene: what every introduction to asyncio shows, on one loop and one thread.
+/* scene: what every introduction to asyncio shows, on one loop and one thread (APP-01).
  *
  * Tasks exist before the loop runs, they start in the order of their making, and the
  * results come back in the order of the list, not in that of finishing.  The waits are

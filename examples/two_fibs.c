@@ -1,23 +1,32 @@
-/* two_fibs: two coroutines that think for a while before each number; the one that wakes first goes on first.
+/* two_fibs: two coroutines that think for some random time before each number; the one that wakes first goes on
+ * first (APP-05).
  *
- * On a loop of its own, in virtual time, the order is exact. */
+ * On a loop of its own, in virtual time, the order is exact, and the random numbers are the same in every run. */
 #include <heist.h>
+#include <stdint.h>
 #include <stdio.h>
 
 struct thinker {
     const char *name;
-    double seconds; /* for one number */
+    double seconds; /* for one number, at most */
     int n;
 };
+
+static double uniform(double low, double high) {
+    static uint32_t seed = 2;
+    seed = seed * 1103515245u + 12345u;
+    return low + (high - low) * (seed >> 8) / 16777216.0;
+}
 
 static int think(void *arg, void **out) {
     const struct thinker *t = arg;
     long a = 0, b = 1;
     (void)out;
     for (int i = 0; i < t->n; i++) {
-        int err = heist_sleep(t->seconds);
+        double seconds = uniform(0, t->seconds);
+        int err = heist_sleep(seconds);
         if (err < 0) return err;
-        printf("%s one thinks %.2f s to get %ld\n", t->name, t->seconds, b);
+        printf("%s one thinks %.2f s to get %ld\n", t->name, seconds, b);
         long next = a + b;
         a = b;
         b = next;
@@ -26,7 +35,7 @@ static int think(void *arg, void **out) {
 }
 
 static int main_coro(void *arg, void **out) {
-    struct thinker thinkers[] = {{"smart", 0.1, 5}, {"stupid", 0.25, 4}};
+    struct thinker thinkers[] = {{"smart", 0.2, 10}, {"stupid", 0.4, 10}};
     heist_task *task[2];
     int made = 0, err = 0;
     (void)arg, (void)out;
