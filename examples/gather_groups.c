@@ -12,7 +12,7 @@ static const size_t members[GROUPS] = {5, 3, 9};
 
 struct member {
     double seconds;
-    char tag[16];
+    char tag[40];
 };
 
 static double uniform(double low, double high) {
