@@ -56,6 +56,15 @@ static inline heist_task *heist__self_body(const struct heist__self *self) {
     return heist_unlikely(self->away != NULL) ? self->away_task : self->task;
 }
 
+/* Runs a destructor of the user's, which suspends nowhere: while it does, no task is current. */
+static inline void heist__destruct(heist_free_fn fn, void *ptr) {
+    struct heist__self *self = heist__self();
+    heist_task *task = self->task;
+    self->task = NULL;
+    fn(ptr);
+    self->task = task;
+}
+
 /* Arms the destructor that gives back what this thread holds when it exits.  0 or -ENOMEM/-EAGAIN. */
 int heist__self_register(struct heist__self *self);
 

@@ -42,6 +42,7 @@
 #include "base/options.h"
 #include "base/sys.h"
 #include "conc/mutex.h"
+#include "conc/self.h"
 #include "conc/spin.h"
 #include "sched/cpus.h"
 #include "sched/sched.h"
@@ -194,7 +195,7 @@ static void let_go(heist_runtime *rt) {
 
 /* What it kept for its run, which is over or will not be. */
 static void job_spent(struct job *j) {
-    if (j->arg_free) j->arg_free(j->arg);
+    if (j->arg_free) heist__destruct(j->arg_free, j->arg);
     heist_context_unref(j->context);
 }
 

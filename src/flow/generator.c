@@ -25,6 +25,7 @@
 #include "base/fork.h"
 #include "base/log.h"
 #include "base/options.h"
+#include "conc/self.h"
 #include "coro/coro.h"
 #include "sched/sched.h"
 
@@ -119,23 +120,14 @@ static inline void release(heist_generator *g, int state) {
 
 /* ---- the end ---- */
 
-/* As everything that frees: no task is current, so nothing in it suspends. */
-static void free_as_destructor(heist_free_fn fn, void *ptr) {
-    struct heist__self *self = heist__self();
-    heist_task *t = self->task;
-    self->task = NULL;
-    fn(ptr);
-    self->task = t;
-}
-
 /* In the state RUNNING: the outcome stands from here on.  Returns what the call in which it ended says. */
 static HEIST_NOINLINE int ended(heist_generator *g, int code, void *value) {
     if (code == HEIST_ESTOP) code = HEIST_EFAILED;
     if (code > 0) code = 0;
     if (code && value && g->result_free) {
-        free_as_destructor(g->result_free, value); /* a failed body's result is nobody's */
+        heist__destruct(g->result_free, value); /* a failed body's result is nobody's */
     }
-    if (g->arg_free) free_as_destructor(g->arg_free, g->arg);
+    if (g->arg_free) heist__destruct(g->arg_free, g->arg);
     g->arg_free = NULL;
     g->code = code;
     g->passed = code ? NULL : value;
@@ -340,11 +332,11 @@ void heist_generator_unref(heist_generator *g) {
         close_dropped(g);
         if (a_sub_ar(&g->refs, 1) != 1) return; /* the body gave a reference to somebody */
     }
-    if (g->ops && g->ops->free) free_as_destructor(g->ops->free, g->arg);
-    if (g->arg_free) free_as_destructor(g->arg_free, g->arg);
+    if (g->ops && g->ops->free) heist__destruct(g->ops->free, g->arg);
+    if (g->arg_free) heist__destruct(g->arg_free, g->arg);
     /* rlx: the last reference ordered it */
     bool closed = a_load_rlx(&g->state) == HEIST_GENERATOR_CLOSED;
-    if (closed && g->passed && g->result_free) free_as_destructor(g->result_free, g->passed);
+    if (closed && g->passed && g->result_free) heist__destruct(g->result_free, g->passed);
     heist__free(g);
 }
 

@@ -22,6 +22,7 @@
 #include "base/options.h"
 #include "base/sys.h"
 #include "conc/atomic.h"
+#include "conc/self.h"
 #include "mem/stack.h"
 
 /* ---- stages ---- */
@@ -42,7 +43,7 @@ static int stage_body(heist_generator *self, void *arg, void **out) {
 
 static void stage_free(void *arg) {
     struct stage *s = arg;
-    if (s->arg_free) s->arg_free(s->arg);
+    if (s->arg_free) heist__destruct(s->arg_free, s->arg);
     heist_generator_unref(s->input);
     heist__free(s);
 }
@@ -81,7 +82,8 @@ struct buffer {
 static void buffer_unref(struct buffer *b) {
     if (a_sub_ar(&b->refs, 1) != 1) return; /* ar: as every last reference */
     void *value;
-    while (b->value_free && heist_channel_try_recv(b->channel, &value) == 0) b->value_free(value);
+    while (b->value_free && heist_channel_try_recv(b->channel, &value) == 0)
+        heist__destruct(b->value_free, value);
     heist_channel_unref(b->channel);
     heist_generator_unref(b->source);
     heist_runtime_unref(b->runtime);
@@ -104,7 +106,7 @@ static int run_ahead(void *arg, void **out) {
     while (!(err = heist_generator_next(b->source, &value))) {
         err = heist_channel_send(b->channel, value);
         if (!err) continue;
-        if (b->value_free) b->value_free(value);
+        if (b->value_free) heist__destruct(b->value_free, value);
         break;
     }
     if (err == HEIST_ESTOP) return 0;

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "conc/self.h"
 #include "task/derived.h"
 
 struct nap {
@@ -24,7 +25,7 @@ struct nap {
 static void nap_unref(struct nap *n) {
     if (a_sub_ar(&n->refs, 1) != 1) return; /* ar: as every last reference */
     heist_handle_unref(n->handle);
-    if (n->value && n->value_free) n->value_free(n->value);
+    if (n->value && n->value_free) heist__destruct(n->value_free, n->value);
     heist__free(n);
 }
 

@@ -37,7 +37,7 @@ void heist_handle_unref(heist_handle *h) {
 
 /* It ran, or never will. */
 static void free_arg(heist_handle *h) {
-    if (h->arg_free) h->arg_free(h->arg);
+    if (h->arg_free) heist__destruct(h->arg_free, h->arg);
     if (heist_unlikely(h->scoped)) heist__carried_drop(heist__carried(h));
 }
 

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/options.h"
+#include "conc/self.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "task/context.h"
@@ -39,7 +40,7 @@ static const uint32_t side_events[2] = {HEIST__POLL_IN, HEIST__POLL_OUT};
 
 static void watcher_unref(struct watcher *w) {
     if (a_sub_ar(&w->refs, 1) != 1) return; /* ar: as every last reference */
-    if (w->arg_free) w->arg_free(w->arg);
+    if (w->arg_free) heist__destruct(w->arg_free, w->arg);
     heist__carried_drop(&w->carried);
     heist__free(w);
 }

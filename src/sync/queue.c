@@ -21,6 +21,7 @@
 
 #include "base/alloc.h"
 #include "base/options.h"
+#include "conc/self.h"
 #include "sync/port.h"
 
 /* A bounded queue of no more than this has its store from birth, and needs no memory later. */
@@ -124,7 +125,7 @@ static struct store detach(heist_queue *q) {
 static void drop(heist_queue *q, struct store *s) {
     for (size_t i = 0; q->item_free && i < s->count; i++) {
         size_t at = s->head + i;
-        q->item_free(s->heap ? s->heap[i].item : s->ring[at < s->room ? at : at - s->room]);
+        heist__destruct(q->item_free, s->heap ? s->heap[i].item : s->ring[at < s->room ? at : at - s->room]);
     }
     heist__free(s->ring);
     heist__free(s->heap);

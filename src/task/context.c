@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/options.h"
+#include "conc/self.h"
 #include "task/extra.h"
 #include "task/task.h"
 
@@ -72,7 +73,7 @@ heist_context_var *heist_context_var_ref(heist_context_var *var) {
 void heist_context_var_unref(heist_context_var *var) {
     if (!var || heist__forked()) return;      /* a child's copy is the parent's */
     if (a_sub_ar(&var->refs, 1) != 1) return; /* ar: as every last reference */
-    if (var->value_free) var->value_free(var->value);
+    if (var->value_free) heist__destruct(var->value_free, var->value);
     heist__free(var);
 }
 
@@ -82,7 +83,7 @@ const char *heist_context_var_name(const heist_context_var *var) { return var ? 
 
 static void item_unref(struct heist__item *item) {
     if (!item || a_sub_ar(&item->refs, 1) != 1) return; /* ar: as every last reference */
-    if (item->value_free) item->value_free(item->value);
+    if (item->value_free) heist__destruct(item->value_free, item->value);
     heist_context_var_unref(item->var);
     heist__free(item);
 }

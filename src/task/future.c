@@ -68,7 +68,8 @@ static HEIST_NOINLINE void destroy(heist_future *f) {
         heist__task_hooks.report(f->loop, f->loop_id, &report, f->failure, name);
         f->failure = NULL;
     }
-    if (done && f->outcome == HEIST__OUT_VALUE && retrieved < 2 && f->value && f->value_free) f->value_free(f->value);
+    if (done && f->outcome == HEIST__OUT_VALUE && retrieved < 2 && f->value && f->value_free)
+        heist__destruct(f->value_free, f->value);
     heist__free(f->failure);
     heist__free(a_load_rlx(&f->cancel_message)); /* rlx, as the next: nobody else holds it */
     heist__extra_free(a_load_rlx(&f->extra));

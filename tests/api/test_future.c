@@ -842,6 +842,100 @@ static void finished_task_keeps_no_stack_FUT_31(void **state) {
     assert_true(after < before + COUNT * (size_t)16384); /* a third of what the stacks touched */
 }
 
+/* ---- destructors ---- */
+
+/* Each is dropped by a task, and finds no task: it could not come back to where it was called from. */
+static _Atomic(int) destructors, refused;
+static void waits_in_vain(void *arg) {
+    (void)arg;
+    destructors++;
+    refused += heist_sleep(0.001) == HEIST_ENOTINCORO && heist_yield() == HEIST_ENOTINCORO && !heist_current_task();
+}
+static void never_called(heist_future *f, void *user) { (void)f, (void)user; }
+static int never_runs(void *arg) {
+    (void)arg;
+    return 0;
+}
+static int gives_its_argument(void *arg, void **out) {
+    *out = arg;
+    return 0;
+}
+static int drop_one_of_each(void *arg, void **out) {
+    (void)out;
+    heist_task *self = heist_current_task();
+    heist_future *f = NULL, *shield = NULL, *all = NULL;
+    heist_loop *loop = arg;
+    /* the value of a future, alone, and as the last thing that others stand on */
+    assert_int_equal(heist_future_new(NULL, &f), 0);
+    assert_int_equal(heist_future_set_result(f, &destructors, waits_in_vain), 0);
+    heist_unref(f);
+    assert_int_equal(destructors, 1);
+    assert_int_equal(heist_future_new(NULL, &f), 0);
+    assert_int_equal(heist_future_set_result(f, &destructors, waits_in_vain), 0);
+    assert_int_equal(heist_shield(f, &shield), 0);
+    assert_int_equal(heist_gather_future(&shield, 1, 0, &all), 0);
+    heist_unref(f);
+    heist_unref(shield);
+    assert_int_equal(destructors, 1);
+    heist_unref(all);
+    assert_int_equal(destructors, 2);
+    /* a done callback that is removed, or that never comes */
+    assert_int_equal(heist_future_new(NULL, &f), 0);
+    assert_int_equal(heist_future_add_done_callback(f, never_called, &destructors, waits_in_vain), 0);
+    assert_int_equal(heist_future_remove_done_callback(f, never_called, &destructors), 1);
+    assert_int_equal(destructors, 3);
+    assert_int_equal(heist_future_add_done_callback(f, never_called, &destructors, waits_in_vain), 0);
+    heist_unref(f);
+    assert_int_equal(destructors, 4);
+    /* a handle that is cancelled, a sleep */
+    heist_call_options o = HEIST_CALL_OPTIONS_INIT;
+    o.arg_free = waits_in_vain;
+    heist_handle *handle = NULL;
+    assert_int_equal(heist_loop_call_later(loop, 1000, never_runs, &destructors, &o, &handle), 0);
+    assert_int_equal(heist_handle_cancel(handle), 1);
+    heist_handle_unref(handle);
+    assert_int_equal(destructors, 5);
+    assert_int_equal(heist_sleep_future(loop, 1000, &destructors, waits_in_vain, &f), 0);
+    assert_int_equal(heist_cancel(f), 1);
+    heist_unref(f);
+    assert_int_equal(destructors, 6);
+    /* the result of a task, the items of a queue */
+    heist_task_options t = HEIST_TASK_OPTIONS_INIT;
+    t.result_free = waits_in_vain;
+    assert_int_equal(heist_create_task(gives_its_argument, &destructors, &t, &f), 0);
+    assert_int_equal(heist_await(f, NULL), 0);
+    heist_unref(f);
+    assert_int_equal(destructors, 7);
+    heist_queue_options q = HEIST_QUEUE_OPTIONS_INIT;
+    q.item_free = waits_in_vain;
+    heist_queue *queue = NULL;
+    assert_int_equal(heist_queue_new(0, &q, &queue), 0);
+    assert_int_equal(heist_queue_put(queue, &destructors), 0);
+    heist_queue_unref(queue);
+    assert_int_equal(destructors, 8);
+    /* what a variable was */
+    heist_context_var_options v = HEIST_CONTEXT_VAR_OPTIONS_INIT;
+    v.flags = HEIST_CONTEXT_VAR_DEFAULT;
+    v.value_free = waits_in_vain;
+    heist_context_var *var = NULL;
+    assert_int_equal(heist_context_var_new("v", &v, &var), 0);
+    heist_context_var_unref(var);
+    assert_int_equal(destructors, 9);
+    assert_ptr_equal(heist_current_task(), self);
+    return heist_yield();
+}
+static void destructors_have_no_task_and_cannot_suspend(void **state) {
+    (void)state;
+    destructors = refused = 0;
+    heist_loop *loop = harness_loop();
+    heist_task *t = NULL;
+    assert_int_equal(heist_loop_create_task(loop, drop_one_of_each, loop, NULL, &t), 0);
+    assert_int_equal(heist_loop_run_until_complete(loop, t, NULL), 0);
+    heist_unref(t);
+    assert_int_equal(refused, destructors);
+    harness_loop_end(loop);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(new_future_is_pending_FUT_01),
     API_TEST(set_result_gives_the_value_any_number_of_times_FUT_02),
@@ -876,6 +970,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(an_error_must_be_a_negative_code_FUT_30),
     API_TEST(done_future_lets_go_of_its_callbacks_FUT_31),
     API_TEST(finished_task_keeps_no_stack_FUT_31),
+    API_TEST(destructors_have_no_task_and_cannot_suspend),
 };
 
 int main(void) {
