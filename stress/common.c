@@ -149,7 +149,7 @@ static long entries_of(const char *dir) {
 /* Anonymous mappings but for the C library's own: heaps of malloc's arenas (a mapping that starts at a multiple
  * of 64 MiB, and the unused rest of it), and stacks of ended threads, which it keeps for the next (a rw mapping
  * right above a page without access). */
-static long anonymous_mappings(void) {
+static long anonymous_mappings(bool print) {
     FILE *f = fopen("/proc/self/maps", "re");
     if (!f) return -1;
     char line[PATH_MAX + 128];
@@ -168,13 +168,14 @@ static long anonymous_mappings(void) {
             arena_end = hi;
             continue;
         }
-        if (none && lo == arena_end) continue;
-        if (none && hi - lo <= 64 * 1024) {
+        if (none && hi - lo <= 64 * 1024) { /* also right behind an arena */
             guard_end = hi;
             continue;
         }
+        if (none && lo == arena_end) continue;
         if (!none && lo == guard_end) continue;
         n++;
+        if (print) fprintf(stderr, "mapping: %s", line);
     }
     fclose(f);
     return n;
@@ -194,7 +195,7 @@ static struct census take_census(void) {
     struct census c;
     c.threads = entries_of("/proc/self/task");
     c.fds = entries_of("/proc/self/fd");
-    c.mappings = anonymous_mappings();
+    c.mappings = anonymous_mappings(false);
     c.rss_kib = rss_kib();
 #ifdef WATCHED_BY
     c.heap = 0; /* another allocator */
@@ -206,7 +207,7 @@ static struct census take_census(void) {
 }
 
 struct stress_held stress_held(void) {
-    struct stress_held h = {entries_of("/proc/self/task"), entries_of("/proc/self/fd"), anonymous_mappings(),
+    struct stress_held h = {entries_of("/proc/self/task"), entries_of("/proc/self/fd"), anonymous_mappings(false),
                             rss_kib(), 0};
     FILE *f = fopen("/proc/self/status", "re");
     char line[256];
@@ -687,6 +688,7 @@ int stress_end(void) {
 #else
     const char *mapping_law = "";
     /* one more: the page that the kernel wipes in a forked child, by which the library knows one; it stays */
+    if (end.mappings > run.start.mappings + 1) anonymous_mappings(true);
     stress_check(end.mappings <= run.start.mappings + 1, "%ld anonymous mappings, %ld at the start", end.mappings,
                  run.start.mappings);
     /* malloc keeps a few freed chunks of the two threads that stay marked as in use: well below a megabyte */
