@@ -4,7 +4,7 @@
  * the loop, so run_until_complete comes back with HEIST_ESTOPPED and everything still
  * in place.  Then each task is printed and cancelled (0: it had ended, 1: the request was recorded),
  * one more run lets them clean up, and the loop closes.  The program interrupts itself
- * after 0.6 s; `interrupt wait` leaves that to you. */
+ * when the first task has ended; `interrupt wait` leaves that to you. */
 #include <heist.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,9 +29,9 @@ static int on_interrupt(void *loop) {
     return heist_loop_stop(loop);
 }
 
-static int interrupt_myself(void *arg) {
-    (void)arg;
-    return raise(SIGINT) == 0 ? 0 : -errno;
+static void interrupt_myself(heist_future *f, void *user) {
+    (void)f, (void)user;
+    raise(SIGINT);
 }
 
 static int do_some_work(void *arg, void **out) {
@@ -55,7 +55,7 @@ static int play(heist_loop *loop, int alone) {
     for (int i = 0; i < 3 && err == 0; i++)
         err = heist_loop_create_task(loop, do_some_work, &seconds[i], NULL, &task[i]);
     if (err == 0) err = heist_loop_create_task(loop, gather_them, task, NULL, &task[3]);
-    if (err == 0 && alone) err = heist_loop_call_later(loop, 0.6, interrupt_myself, NULL, NULL, NULL);
+    if (err == 0 && alone) err = heist_future_add_done_callback(task[0], interrupt_myself, NULL, NULL);
     if (err < 0) return err;
 
     err = heist_loop_run_until_complete(loop, task[3], NULL);
