@@ -67,7 +67,8 @@ typedef int (*heist_exit_fn)(void *arg, int code);
  * Errors: -ENOMEM, -EINVAL. */
 HEIST_API int heist_exit_stack_push(heist_exit_stack *s, heist_exit_fn fn, void *arg);
 HEIST_API int heist_exit_stack_defer(heist_exit_stack *s, heist_defer_fn fn, void *arg);
-/* Runs ops->enter and adds ops->exit.  Room is made first: when this fails with -ENOMEM nothing was entered.
+/* Runs ops->enter and adds ops->exit.  Room is made first: when this fails with -ENOMEM nothing was entered
+ * (or, where enter itself added steps to the stack, it was left again).
  * Context: any.  Suspends: may (where enter does).  Ownership: ops and manager are used until the exit has run.
  * Errors: also the code of enter: then there is no exit. */
 HEIST_API int heist_exit_stack_enter(heist_exit_stack *s, const heist_with_ops *ops, void *manager, void **out);

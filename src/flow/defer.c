@@ -71,6 +71,11 @@ int heist_exit_stack_enter(heist_exit_stack *s, const heist_with_ops *ops, void 
     void *entered = NULL;
     err = ops->enter(manager, &entered);
     if (err < 0) return err;
+    err = make_room(s); /* enter may have added steps itself, or moved them away */
+    if (err) {
+        int said = ops->exit(manager, err);
+        return said < 0 ? said : err;
+    }
     add(s, (struct step){ops->exit, NULL, manager});
     if (out) *out = entered;
     return 0;

@@ -280,6 +280,40 @@ static void wrong_arguments_and_forked_children_are_refused(void **state) {
     harness_loop_end(loop);
 }
 
+/* Enters by adding a step of its own to the stack that it is entered on. */
+static int enters_and_defers(void *manager, void **out) {
+    struct step *s = manager;
+    int err = heist_exit_stack_defer(s->adds_to, say, s);
+    *out = s;
+    return err;
+}
+static int says_exit(void *manager, int code) {
+    struct step *s = manager;
+    record_add(s->record, "exit:%d", code);
+    return 0;
+}
+static const heist_with_ops adding = {sizeof(heist_with_ops), enters_and_defers, says_exit};
+
+static void a_manager_may_add_steps_while_it_is_entered(void **state) {
+    (void)state;
+    for (int before = 0; before < 5; before++)
+        for (int fails = 0; fails < 2; fails++) {
+            struct record record = RECORD_INIT;
+            heist_exit_stack stack = HEIST_EXIT_STACK_INIT;
+            struct word word = {&record, "w"};
+            struct step manager = {&record, "deferred", 0, &stack};
+            for (int i = 0; i < before; i++) assert_int_equal(heist_exit_stack_defer(&stack, say, &word), 0);
+            bool full = before == 3; /* room for four: enter's own step takes the last place */
+            if (fails && full) harness_fail_allocation(1, false);
+            int err = heist_exit_stack_enter(&stack, &adding, &manager, NULL);
+            harness_fail_allocation(0, false);
+            assert_int_equal(err, fails && full ? -ENOMEM : 0);
+            assert_int_equal(heist_exit_stack_close(&stack, 0), 0);
+            assert_int_equal(record_words(&record), before + 2);
+            assert_memory_equal(record_text(&record), err ? "exit:-12 deferred" : "exit:0 deferred", 15);
+        }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         API_TEST(deferred_calls_run_on_every_way_out_the_last_one_first),
@@ -287,6 +321,7 @@ int main(void) {
         API_TEST(steps_run_last_first_and_each_hears_what_the_others_left),
         API_TEST(a_step_may_add_steps_and_many_find_room),
         API_TEST(a_manager_is_left_when_it_was_entered),
+        API_TEST(a_manager_may_add_steps_while_it_is_entered),
         API_TEST(the_steps_of_a_cancelled_task_hold_further_requests),
         API_TEST(without_memory_nothing_is_added_or_entered),
         API_TEST(wrong_arguments_and_forked_children_are_refused),
