@@ -225,7 +225,7 @@ static int iterator_ended(heist_generator *g, int code, void *value) {
 }
 
 static HEIST_NOINLINE int iterate(heist_generator *g, int was, int code, void *sent, void **out) {
-    if (code) return iterator_ended(g, code, NULL);
+    if (code) return iterator_ended(g, code == HEIST_ESTOP ? HEIST_EFAILED : code, NULL); /* not its own end */
     void *value = NULL;
     int err = sent ? -ENOTSUP : g->ops->next(g->arg, &value);
     if (err >= 0) {
@@ -389,7 +389,7 @@ int heist_foreach_next(heist_foreach_state *s, void **value) {
 }
 
 void heist_foreach_end(heist_foreach_state *s) {
-    if (*s->err == HEIST_ESTOP) return;
+    /* Also when *err says that it has ended: that may be what a loop within this one has left there. */
     int err = heist_generator_close(s->generator);
     if (err && !*s->err) *s->err = err;
 }

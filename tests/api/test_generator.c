@@ -595,6 +595,34 @@ static int sum_until(heist_generator *g, int stop_at, int *err) {
     return sum;
 }
 
+static int ended_by;
+static int three(heist_generator *self, void *arg, void **out) {
+    int err = 0;
+    (void)out;
+    for (int i = 0; i < 3 && !err; i++) err = heist_generator_yield(self, arg, NULL);
+    ended_by = err;
+    return err;
+}
+
+/* Two loops that share one err: the inner one's end is not the outer one's. */
+static void foreach_with_one_err(void) {
+    heist_generator *outer, *inner;
+    void *value, *value2;
+    int err;
+    assert_int_equal(heist_generator_new(three, NULL, NULL, &outer), 0);
+    assert_int_equal(heist_generator_new(three, NULL, NULL, &inner), 0);
+    heist_foreach (value, outer, &err) {
+        heist_foreach (value2, inner, &err) {
+        }
+        assert_int_equal(err, HEIST_ESTOP);
+        break;
+    }
+    assert_int_equal(ended_by, HEIST_EGENEXIT);
+    assert_int_equal(heist_generator_state(outer), HEIST_GENERATOR_CLOSED);
+    heist_generator_unref(outer);
+    heist_generator_unref(inner);
+}
+
 static void foreach_closes_on_every_way_out_and_tells_the_end_from_a_break_CORO_31(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
@@ -643,6 +671,7 @@ static void foreach_closes_on_every_way_out_and_tells_the_end_from_a_break_CORO_
     }
     assert_int_equal(rounds, 4);
     heist_generator_unref(outer);
+    foreach_with_one_err();
     heist_foreach (value, NULL, &err) rounds++;
     assert_int_equal(err, -EINVAL);
 }
@@ -941,6 +970,28 @@ static int slow_list(void *arg, void **out) {
     heist_foreach (value, g, &err) record_add(record, "%d@%.1f", as_int(value), heist_time() - start);
     heist_generator_unref(g);
     return err == HEIST_ESTOP ? 0 : err;
+}
+
+static int endless(void *state, void **out) {
+    *out = state;
+    return 0;
+}
+static int counts_close(void *state) {
+    ++*(int *)state;
+    return 0;
+}
+
+static void end_that_is_thrown_closes_an_iterator(void **state) {
+    (void)state;
+    static const heist_iterator_ops ops = {sizeof(heist_iterator_ops), endless, counts_close, NULL};
+    heist_generator *g;
+    int closed = 0;
+    assert_int_equal(heist_generator_of(&ops, &closed, &g), 0);
+    assert_int_equal(heist_generator_next(g, NULL), 0);
+    assert_int_equal(heist_generator_throw(g, HEIST_ESTOP, NULL), HEIST_EFAILED);
+    assert_int_equal(closed, 1);
+    heist_generator_unref(g);
+    assert_int_equal(closed, 1);
 }
 
 static void any_iterator_may_suspend_in_its_next_CORO_41(void **state) {
@@ -1529,6 +1580,7 @@ int main(void) {
         API_TEST(await_in_the_body_suspends_the_whole_task_and_others_run_CORO_29_CORO_33),
         API_TEST(next_of_a_suspending_one_says_stop_ever_after_CORO_30),
         API_TEST(send_throw_and_close_wait_for_the_body_CORO_34),
+        API_TEST(end_that_is_thrown_closes_an_iterator),
         API_TEST(any_iterator_may_suspend_in_its_next_CORO_41),
         API_TEST(cancel_arrives_in_the_body_which_may_wait_to_clean_up),
         API_TEST(nested_bodies_move_with_their_task),
