@@ -24,6 +24,7 @@
 #include "conc/atomic.h"
 #include "conc/self.h"
 #include "mem/stack.h"
+#include "task/task.h"
 
 /* ---- stages ---- */
 
@@ -72,6 +73,7 @@ struct buffer {
     heist_generator *source;
     heist_channel *channel;
     heist_task *task; /* the consumer's; NULL before the first value was asked for */
+    bool begun;       /* the task's, and the consumer's when it has ended */
     heist_runtime *runtime;
     heist_free_fn value_free;
     size_t stack_bytes;
@@ -103,6 +105,7 @@ static int run_ahead(void *arg, void **out) {
     void *value;
     int err;
     (void)out;
+    b->begun = true;
     while (!(err = heist_generator_next(b->source, &value))) {
         err = heist_channel_send(b->channel, value);
         if (!err) continue;
@@ -127,8 +130,11 @@ static int start(struct buffer *b) {
     return err;
 }
 
-/* The task's end and its outcome: what it cannot wait for is told by the code. */
-static int task_outcome(struct buffer *b) {
+/* The task's end and its outcome: what it cannot wait for is told by the code.  A request to cancel the caller that
+ * came meanwhile went on to the task; where the outcome does not tell of it, the caller's next suspending call does. */
+static int task_outcome(struct buffer *b, bool tells) {
+    heist_task *t = heist__self()->task;
+    uint32_t base = t ? heist__cancel_base(t) : 0;
     int err = 0;
     while (!heist_future_done(b->task)) { /* a request to cancel the caller goes on to it, and it is waited for */
         err = heist_await(b->task, NULL);
@@ -136,7 +142,9 @@ static int task_outcome(struct buffer *b) {
         if (err != -ENOMEM) return err; /* a callback cannot wait */
         heist__sys_yield();             /* a plain thread has nothing to wait with, and waits all the same */
     }
-    return heist_future_result(b->task, NULL);
+    err = heist_future_result(b->task, NULL);
+    if (t && !(tells && err == -ECANCELED)) heist__cancel_again(t, base);
+    return err;
 }
 
 static int buffer_next(void *state, void **out) {
@@ -147,7 +155,7 @@ static int buffer_next(void *state, void **out) {
     }
     int err = heist_channel_recv(b->channel, out);
     if (err != HEIST_ESHUTDOWN) return err;
-    err = task_outcome(b);
+    err = task_outcome(b, true);
     if (err) return err;
     heist_generator_result(b->source, out);
     return HEIST_ESTOP;
@@ -162,8 +170,11 @@ static int buffer_close(void *state) {
     struct buffer *b = state;
     if (!b->task) return heist_generator_close(b->source);
     stop(b);
-    int err = task_outcome(b);
-    return err == -ECANCELED ? 0 : err;
+    int err = task_outcome(b, false);
+    if (!heist_future_done(b->task)) return err; /* in a callback */
+    if (err == -ECANCELED) err = 0;
+    int closed = b->begun ? 0 : heist_generator_close(b->source); /* else the task has done it */
+    return err ? err : closed;
 }
 
 static void buffer_free(void *state) {

@@ -550,6 +550,92 @@ static void no_memory_is_a_code_at_each_allocation(void **state) {
     assert_true(refused > 5);
 }
 
+/* ---- the consumer's requests, and a task that never began ---- */
+
+struct closing {
+    heist_generator *source;
+    int cleanups, next, close, after, state;
+};
+
+static int cleans_up_long(heist_generator *self, void *arg, void **out) {
+    struct closing *c = arg;
+    int err = 0;
+    (void)out;
+    while (!err) err = heist_generator_yield(self, NULL, NULL);
+    for (int i = 0; i < 5; i++) heist_sleep(1);
+    c->cleanups++;
+    return err;
+}
+
+static int closes_for_long(void *arg, void **out) {
+    struct closing *c = arg;
+    heist_generator *ahead;
+    void *value;
+    (void)out;
+    if (heist_generator_new(cleans_up_long, c, NULL, &c->source)) return -ENOMEM;
+    if (heist_pipeline_buffer(c->source, NULL, &ahead)) return -ENOMEM;
+    c->next = heist_generator_next(ahead, &value);
+    if (!c->next) c->next = heist_sleep(1);
+    c->close = heist_generator_close(ahead); /* from 1 to 5 or 6; the request comes at 3.5 */
+    c->state = heist_generator_state(c->source);
+    c->after = heist_sleep(1);
+    heist_generator_unref(ahead);
+    heist_generator_unref(c->source);
+    return c->after;
+}
+
+static int cancels_who_closes(void *arg, void **out) {
+    heist_task *t;
+    (void)out;
+    int err = heist_create_task(closes_for_long, arg, NULL, &t);
+    if (!err) err = heist_sleep(3.5);
+    if (err) return err;
+    heist_cancel(t);
+    err = heist_await(t, NULL);
+    heist_unref(t);
+    return err;
+}
+
+static void request_that_comes_while_a_buffer_is_closed_arrives_at_the_next_call(void **state) {
+    (void)state;
+    struct closing c = {0};
+    assert_int_equal(harness_run(cancels_who_closes, &c, NULL), -ECANCELED);
+    assert_int_equal(c.next, 0);
+    assert_int_equal(c.close, 0);
+    assert_int_equal(c.state, HEIST_GENERATOR_CLOSED);
+    assert_int_equal(c.after, -ECANCELED);
+    assert_int_equal(c.cleanups, 1);
+}
+
+static int asks_with_a_request_pending(void *arg, void **out) {
+    struct closing *c = arg;
+    heist_generator *ahead;
+    void *value;
+    (void)out;
+    if (heist_generator_new(cleans_up_long, c, NULL, &c->source)) return -ENOMEM;
+    if (heist_pipeline_buffer(c->source, NULL, &ahead)) return -ENOMEM;
+    int err = heist_generator_next(c->source, &value); /* it stands at a yield */
+    heist_cancel(heist_current_task());
+    c->next = heist_generator_next(ahead, &value);
+    c->state = heist_generator_state(c->source);
+    c->after = heist_sleep(1); /* it was delivered once */
+    heist_generator_unref(ahead);
+    heist_generator_unref(c->source);
+    return err;
+}
+
+static void source_is_closed_although_the_task_never_began_PIPE_06(void **state) {
+    (void)state;
+    struct closing c = {0};
+    heist_loop *loop = harness_loop();
+    assert_int_equal(heist_loop_run_coroutine(loop, asks_with_a_request_pending, &c, NULL, NULL), 0);
+    harness_loop_end(loop);
+    assert_int_equal(c.next, -ECANCELED);
+    assert_int_equal(c.state, HEIST_GENERATOR_CLOSED);
+    assert_int_equal(c.cleanups, 1);
+    assert_int_equal(c.after, 0);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         API_TEST(stages_without_buffers_run_one_at_a_time_PIPE_01),
@@ -567,6 +653,8 @@ int main(void) {
         API_TEST(dropped_buffer_ends_its_task),
         API_TEST(bad_input_is_refused),
         API_TEST(no_memory_is_a_code_at_each_allocation),
+        API_TEST(request_that_comes_while_a_buffer_is_closed_arrives_at_the_next_call),
+        API_TEST(source_is_closed_although_the_task_never_began_PIPE_06),
     };
     return HARNESS_MAIN("api/pipeline", tests);
 }
