@@ -86,7 +86,8 @@ struct heist_executor {
     int (*initializer)(void *user);
     void (*finalizer)(void *user);
     void *user;
-    heist_future *gone; /* done when it is shut down and no thread is left */
+    heist_future *quiet; /* done when it is shut down and no job is left */
+    heist_future *gone;  /* done when it is shut down and no thread is left */
 
     _Atomic(uint32_t) users; /* handles */
     _Atomic(size_t) refs;    /* of the memory */
@@ -120,6 +121,7 @@ static void release(heist_executor *e) {
         pthread_detach(e->last);
     else if (e->has_last)
         heist__sys_thread_join(e->last, NULL);
+    heist_unref(e->quiet);
     heist_unref(e->gone);
     heist__cond_destroy(&e->left);
     heist__mutex_destroy(&e->end);
@@ -149,7 +151,9 @@ int heist_executor_new(const heist_executor_options *opts, heist_executor **out)
     heist_executor *e = heist__zalloc(sizeof(*e));
     if (!e) return -ENOMEM;
     int err = heist_future_new(NULL, &e->gone);
+    if (!err) err = heist_future_new(NULL, &e->quiet);
     if (err) {
+        heist_unref(e->gone);
         heist__free(e);
         return err;
     }
@@ -184,6 +188,12 @@ heist_executor *heist_executor_ref(heist_executor *e) {
 static void job_unref(struct job *j) {
     if (a_sub_ar(&j->refs, 1) == 1) heist__free(j); /* ar: as every last reference */
 }
+
+/* Under the lock: no job is left, and none comes. */
+static bool all_quiet(heist_executor *e) { return e->shut && !e->queued && !e->running; }
+
+/* Before the last job lets go of its virtual time.  The caller has a reference. */
+static void say_quiet(heist_executor *e) { heist_future_set_result(e->quiet, NULL, NULL); /* may be done already */ }
 
 /* Its virtual time goes on, when it was the last. */
 static void let_go(heist_runtime *rt) {
@@ -224,7 +234,9 @@ static bool job_take_out(struct job *j) {
         e->queued--;
         e->cancelled++;
     }
+    bool quiet = mine && all_quiet(e);
     heist__spin_unlock(&e->lock);
+    if (quiet) say_quiet(e);
     return mine;
 }
 
@@ -294,9 +306,11 @@ static void job_run(heist_executor *e, struct heist__self *self, struct job *j) 
     heist__spin_lock(&e->lock); /* before anybody can learn of the end */
     e->running--;
     e->done++;
+    bool quiet = all_quiet(e);
     heist__spin_unlock(&e->lock);
     if (heist__future_complete(j->future, code, value, j->result_free, failure) && value && j->result_free)
         j->result_free(value); /* cancelled while it ran */
+    if (quiet) say_quiet(e);
     job_ended(j);
 }
 
@@ -378,9 +392,23 @@ static void say_gone(heist_executor *e) {
     heist__mutex_unlock(&e->end);
 }
 
+/* In a task.  Threads without a job end soon, but not in virtual time, whose next stop may be the deadline: it stands
+ * meanwhile. */
+static int wait_gone_in_task(heist_executor *e, double deadline) {
+    heist_runtime *rt = heist__self()->loop->rt;
+    if (!rt->clock.virtual_time) return heist_await_until(e->gone, deadline, NULL);
+    int err = heist_await_until(e->quiet, deadline, NULL);
+    if (err) return err;
+    a_add_rlx(&rt->refs, 1); /* rlx: the caller's task runs on it */
+    a_add_sc(&rt->jobs_outside, 1);
+    err = heist_await_until(e->gone, HEIST_FOREVER, NULL);
+    let_go(rt);
+    return err;
+}
+
 /* In a task, or a plain thread: 0, -ETIMEDOUT, -ECANCELED. */
 static int wait_gone(heist_executor *e, double deadline) {
-    if (heist__self()->task) return heist_await_until(e->gone, deadline, NULL);
+    if (heist__self()->task) return wait_gone_in_task(e, deadline);
     int err = 0;
     heist__mutex_lock(&e->end);
     while (!heist_future_done(e->gone) && err != -ETIMEDOUT)
@@ -420,8 +448,10 @@ static void break_pool(heist_executor *e, int code) {
     if (!e->broken) e->broken = code;
     empty_out(e, &jobs);
     take_idle(e, e->idle_count, &idle);
+    bool quiet = all_quiet(e);
     heist__spin_unlock(&e->lock);
     wake_threads(&idle);
+    if (quiet) say_quiet(e);
     fail_all(&jobs, code, "an initializer of the executor failed");
 }
 
@@ -691,9 +721,10 @@ static void begin_shutdown(heist_executor *e, bool cancel) {
     e->shut = true;
     if (cancel) empty_out(e, &jobs);
     take_idle(e, e->idle_count, &idle);
-    bool all = all_gone(e);
+    bool all = all_gone(e), quiet = all_quiet(e);
     heist__spin_unlock(&e->lock);
     wake_threads(&idle);
+    if (quiet) say_quiet(e);
     while ((l = heist__list_pop_front(&jobs))) job_removed(heist__list_entry(l, struct job, link));
     if (all) say_gone(e);
 }

@@ -865,6 +865,54 @@ static void virtual_time_stands_while_a_job_runs(void **state) {
     harness_loop_end(loop);
 }
 
+static int ends_pools(void *arg, void **out) {
+    (void)arg;
+    (void)out;
+    heist_executor *e;
+    heist_future *f = NULL;
+    double before = heist_time();
+    int err = heist_executor_new(NULL, &e);
+    if (err) return err;
+    err = heist_executor_submit(e, give_back, NULL, NULL, &f);
+    if (!err) err = heist_await(f, NULL);
+    heist_unref(f);
+    if (!err) err = heist_executor_shutdown_until(e, 0, before + 5);
+    heist_executor_unref(e);
+    if (!err) err = heist_to_thread(give_back, NULL, NULL);
+    if (!err) err = heist_loop_shutdown_default_executor(NULL, 5);
+    return err ? err : heist_time() == before ? 0 : -EPROTO;
+}
+
+static void virtual_time_stands_while_threads_without_a_job_end(void **state) {
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(harness_run(ends_pools, NULL, NULL), 0);
+        heist_loop *loop = harness_loop();
+        assert_int_equal(heist_loop_run_coroutine(loop, ends_pools, NULL, NULL, NULL), 0);
+        harness_loop_end(loop);
+    }
+}
+
+static int gives_up(void *arg, void **out) {
+    (void)out;
+    heist_executor *e = pool(1);
+    heist_future *f = submit(e, wait_gate, arg);
+    double before = heist_time();
+    int err = heist_executor_shutdown_until(e, 0, before + 5); /* a job of its own: it does not hold the time */
+    if (err == -ETIMEDOUT && heist_time() == before + 5) err = 0;
+    gate_open(arg);
+    if (!err) err = heist_executor_shutdown(e, 0);
+    heist_unref(f);
+    heist_executor_unref(e);
+    return err;
+}
+
+static void virtual_time_goes_on_while_a_pool_of_ones_own_works(void **state) {
+    (void)state;
+    struct gate gate = GATE_INIT;
+    assert_int_equal(harness_run(gives_up, &gate, NULL), 0);
+}
+
 /* ---- who may call ---- */
 
 struct calls {
@@ -1293,6 +1341,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(close_does_not_wait_for_the_default_pool_LOOP_22),
     API_TEST(run_waits_for_the_default_pool_at_its_end),
     API_TEST(virtual_time_stands_while_a_job_runs),
+    API_TEST(virtual_time_stands_while_threads_without_a_job_end),
+    API_TEST(virtual_time_goes_on_while_a_pool_of_ones_own_works),
     API_TEST(callback_submits_and_never_waits),
     API_TEST(job_cannot_wait_for_its_own_end_but_may_drop_the_pool),
     API_TEST(cancelled_shutdown_stays_shut),
