@@ -122,6 +122,7 @@ int heist_runner_run_at(const char *file, int line, heist_runner *r, heist_coro_
     if (self->worker || self->away) return HEIST_EOTHERRUNNING;
     int err = take(r);
     if (err) return err;
+    heist_runner_ref(r); /* main may drop the caller's */
     if (!o.context) o.context = r->context;
     struct heist__sigint *sigint = NULL;
     heist_task *t = NULL;
@@ -136,6 +137,7 @@ int heist_runner_run_at(const char *file, int line, heist_runner *r, heist_coro_
     if (err == -ECANCELED && interrupted && heist_cancelling(t) == 1) err = -EINTR;
     heist_unref(t);
     leave(r, IDLE);
+    heist_runner_unref(r);
     return err;
 }
 
@@ -160,8 +162,10 @@ int heist_runner_close(heist_runner *r) {
     if (heist__forked()) return HEIST_EFORKED;
     int err = take(r);
     if (err) return err == HEIST_ECLOSED ? 0 : err;
+    heist_runner_ref(r); /* a task that cleans up may drop the caller's */
     err = r->rt->alone ? heist__loop_close(r->loop, HEIST__EXECUTOR_SECONDS)
                        : heist__runtime_close(r->rt, HEIST_FOREVER, HEIST__EXECUTOR_SECONDS);
     leave(r, err ? IDLE : CLOSED);
+    heist_runner_unref(r);
     return err;
 }

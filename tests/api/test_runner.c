@@ -821,6 +821,24 @@ static void a_runner_survives_each_failing_allocation(void **state) {
     }
 }
 
+static int drops_its_runner(void *arg, void **out) {
+    (void)out;
+    heist_runner_unref(arg);
+    return heist_sleep(1);
+}
+
+static void main_may_drop_the_last_reference_of_its_runner(void **state) {
+    (void)state;
+    heist_runtime_options run = HEIST_RUNTIME_OPTIONS_INIT;
+    run.flags = HEIST_RUNTIME_VIRTUAL_TIME;
+    heist_runner_options opts = HEIST_RUNNER_OPTIONS_INIT;
+    opts.runtime = &run;
+    opts.loop_factory = heist_loop_new; /* it is closed where it is dropped, and that is reported */
+    heist_runner *r;
+    assert_int_equal(heist_runner_new(&opts, &r), 0);
+    assert_int_equal(heist_runner_run(r, drops_its_runner, r, NULL, NULL), 0);
+}
+
 static void a_child_of_fork_may_not_use_a_runner(void **state) {
     (void)state;
     heist_runner *r = new_runner(false, NULL), *other = NULL;
@@ -869,6 +887,7 @@ int main(void) {
         API_TEST(without_being_asked_or_with_a_handler_of_the_programs_own_sigint_is_left_alone),
         API_TEST(a_second_sigint_ends_the_process),
         API_TEST(a_runner_survives_each_failing_allocation),
+        API_TEST(main_may_drop_the_last_reference_of_its_runner),
         API_TEST(a_child_of_fork_may_not_use_a_runner),
     };
     const char *scene = getenv("HEIST_TEST_SCENE");
