@@ -70,7 +70,7 @@ static void unlock_waiters(heist_future *f, struct heist__waiter *head) {
 
 bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w) {
     w->next = NULL;
-    w->tail = w;
+    w->prev = w;
     uintptr_t v = 0;
     /* sc: the full barrier that callers rely on, see cancel.c */
     uintptr_t tag = w->kind == HEIST__WAIT_AWAIT ? HEIST__WAITERS_SINGLE : 0;
@@ -79,8 +79,9 @@ bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w) {
     if (v == HEIST__WAITERS_DONE) return false;
     struct heist__waiter *head = (struct heist__waiter *)v;
     if (head) {
-        head->tail->next = w;
-        head->tail = w;
+        w->prev = head->prev;
+        head->prev->next = w;
+        head->prev = w;
     } else {
         head = w;
     }
@@ -89,16 +90,15 @@ bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w) {
     return true;
 }
 
+/* One that is linked; what becomes of the head.  It takes as long with one as with thousands: a future that each of many
+ * tasks waits for beside other things (a stop) is left again with each of those. */
 static struct heist__waiter *unlink_waiter(struct heist__waiter *head, struct heist__waiter *w) {
-    if (head == w) {
-        if (w->next) w->next->tail = w->tail;
-        return w->next;
-    }
-    struct heist__waiter *before = head;
-    while (before && before->next != w) before = before->next;
-    if (!before) return head;
-    before->next = w->next;
-    if (head->tail == w) head->tail = before;
+    if (w->next)
+        w->next->prev = w->prev;
+    else
+        head->prev = w->prev;
+    if (head == w) return w->next;
+    w->prev->next = w->next;
     return head;
 }
 

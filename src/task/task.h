@@ -128,7 +128,7 @@ struct heist__derived *heist__derived_of(const heist_future *f);
 /* ---- completion (complete.c) ---- */
 
 struct heist__waiter {
-    struct heist__waiter *next, *tail; /* tail: in the oldest only */
+    struct heist__waiter *next, *prev; /* before the oldest stands the newest */
     enum { HEIST__WAIT_AWAIT, HEIST__WAIT_PARK, HEIST__WAIT_CALLBACK, HEIST__WAIT_HOOK } kind;
     union {
         void (*hook)(struct heist__waiter *w, heist_future *f); /* HOOK: called by the completing thread, no lock held */
@@ -147,7 +147,8 @@ void heist__future_publish(heist_future *f, unsigned drop_refs);
 /* Adds a waiter; false when f is done (nothing was added).  A full barrier stands between the adding and
  * what the caller does next. */
 bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w);
-/* Removes it; false when completion has passed it (then it was claimed, or never will be looked at again). */
+/* Removes one that was added; false when completion has passed it (then it was claimed, or never will be looked at
+ * again). */
 bool heist__future_remove_waiter(heist_future *f, struct heist__waiter *w);
 
 /* Ends a plain future with what a body returned; takes the failure.  0; or HEIST_EINVALSTATE, and the value is still

@@ -506,6 +506,59 @@ static void sent_equals_received_when_all_select(void **state) {
     }
 }
 
+/* Everybody waits for one future beside a channel of its own.  They leave in an order that takes out the first, the
+ * last and some between, come back (as the newest), and at last the future ends for all. */
+enum { CROWD = 2000 };
+
+struct one_of_many {
+    heist_future *stop;
+    heist_channel *c;
+    int received;
+};
+
+static int waits_beside(void *arg, void **out) {
+    (void)out;
+    struct one_of_many *m = arg;
+    for (;;) {
+        heist_select_case cases[] = {HEIST_CASE_AWAIT(m->stop), HEIST_CASE_RECV(m->c)};
+        int won = heist_select(cases, 2);
+        if (won < 0) return won;
+        if (won == 0) return 0;
+        m->received++;
+    }
+}
+
+static void many_leave_one_future_and_come_back(void **state) {
+    (void)state;
+    heist_runtime *rt = harness_runtime(0);
+    heist_future *stop = NULL;
+    assert_int_equal(heist_future_new(NULL, &stop), 0);
+    struct one_of_many *many = calloc(CROWD, sizeof(*many));
+    heist_task **tasks = calloc(CROWD, sizeof(*tasks));
+    assert_true(many && tasks);
+    for (int i = 0; i < CROWD; i++) {
+        many[i].stop = stop;
+        many[i].c = new_channel(0);
+        assert_int_equal(heist_runtime_run_coroutine(rt, waits_beside, &many[i], NULL, &tasks[i]), 0);
+    }
+    for (int round = 0; round < 3; round++)
+        for (int i = 0; i < CROWD; i++) {
+            int who = round == 0 ? i : round == 1 ? CROWD - 1 - i : i * 7 % CROWD;
+            assert_int_equal(heist_channel_send(many[who].c, NULL), 0); /* it waits, and leaves the future */
+        }
+    assert_int_equal(heist_future_set_result(stop, NULL, NULL), 0);
+    for (int i = 0; i < CROWD; i++) {
+        assert_int_equal(heist_await(tasks[i], NULL), 0);
+        assert_int_equal(many[i].received, 3);
+        heist_unref(tasks[i]);
+        heist_channel_unref(many[i].c);
+    }
+    heist_unref(stop);
+    harness_runtime_end(rt);
+    free(tasks);
+    free(many);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(the_case_that_can_go_on_wins_alone),
     API_TEST(none_of_several_ready_cases_is_left_out),
@@ -517,6 +570,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_select_does_not_meet_itself),
     API_TEST(many_cases_take_memory_and_give_it_back),
     API_TEST(a_queue_grows_for_select),
+    API_TEST(many_leave_one_future_and_come_back),
     API_TEST(bad_arguments_are_refused),
     API_TEST(callbacks_get_the_try_form_only),
     API_TEST(the_child_of_a_fork_is_refused),
