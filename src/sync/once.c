@@ -1,7 +1,8 @@
 /* Once: a lock, and whether it is done.
  *
  * Whoever holds the lock and finds it not done runs its function.  `done` is set before the release; who finds it
- * set, and the lock free, has nothing to wait for, and the one that ran it touches the object no more. */
+ * set, and the lock free, has nothing to wait for, and the one that ran it touches the object no more.  Who finds it set
+ * and the lock held waits for it even beyond its deadline: nobody holds it for long any more. */
 #include <heist/error.h>
 #include <heist/once.h>
 #include <math.h>
@@ -39,6 +40,10 @@ static int call(struct once *o, int (*fn)(void *arg), void *arg, bool timed, dou
     /* acq: free after it was done, so the one that ran it has left */
     if (is_done(o) && !a_load_acq(&o->lock.word)) return heist__embedded_enter(&self);
     int err = timed ? heist_lock_acquire_until(lock_of(o), deadline) : heist_lock_acquire(lock_of(o));
+    if ((err == -ETIMEDOUT || err == -ENOMEM) && is_done(o)) { /* too late for the lock, not for what was done */
+        heist__lock_acquire_shielded(&o->lock);
+        err = 0;
+    }
     if (err) return err;
     if (!is_done(o)) {
         int code = fn(arg);

@@ -425,6 +425,196 @@ SCENE(either) {
     heist_unref(e.stop);
 }
 
+/* A once that late ones find done, whatever their deadline; one read-write lock and two permits, among tasks and a
+ * thread that give up or are cancelled: nobody is where another must be alone, and nothing is kept by one that gave up.
+ */
+
+struct shares_scene {
+    heist_once once;
+    heist_rwlock rwlock;
+    heist_semaphore permits;
+    _Atomic(int) runs, inside, readers, writers;
+};
+
+static bool gave_up(int err) { return err == -ETIMEDOUT || err == -ECANCELED; }
+
+static int shares_once(void *arg) {
+    struct shares_scene *s = arg;
+    heist_sim_check(atomic_load(&s->runs) == 0);
+    (void)heist_yield();
+    if (heist_sim_choose(3) == 1) return -EIO;
+    atomic_fetch_add(&s->runs, 1);
+    return 0;
+}
+
+static int shares_party(void *arg, void **out) {
+    (void)out;
+    struct shares_scene *s = arg;
+    for (int i = 0; i < ITEMS; i++) {
+        int done = heist_once_done(&s->once);
+        int err = heist_once_call_until(&s->once, shares_once, s, heist_time());
+        heist_sim_check(err == 0 || err == -EIO || err == -ECANCELED || (err == -ETIMEDOUT && !done));
+        if (!err) heist_sim_check(atomic_load(&s->runs) == 1);
+
+        bool writes = heist_sim_choose(2);
+        double soon = heist_time() + 0.0001 * heist_sim_choose(3);
+        err = writes ? heist_rwlock_acquire_write_until(&s->rwlock, soon)
+                     : heist_rwlock_acquire_read_until(&s->rwlock, soon);
+        if (!err) {
+            if (writes) heist_sim_check(atomic_fetch_add(&s->writers, 1) == 0 && atomic_load(&s->readers) == 0);
+            else heist_sim_check((atomic_fetch_add(&s->readers, 1), atomic_load(&s->writers) == 0));
+            (void)heist_yield();
+            atomic_fetch_sub(writes ? &s->writers : &s->readers, 1);
+            err = writes ? heist_rwlock_release_write(&s->rwlock) : heist_rwlock_release_read(&s->rwlock);
+            heist_sim_check(err == 0);
+        } else {
+            heist_sim_check(gave_up(err));
+        }
+
+        soon = heist_time() + 0.0001 * heist_sim_choose(3);
+        err = heist_semaphore_acquire_until(&s->permits, soon);
+        heist_sim_check(err == 0 || gave_up(err));
+        if (err) continue;
+        heist_sim_check(atomic_fetch_add(&s->inside, 1) < 2);
+        (void)heist_yield();
+        atomic_fetch_sub(&s->inside, 1);
+        heist_sim_check(heist_semaphore_release(&s->permits) == 0);
+    }
+    return 0;
+}
+
+static void shares_thread(void *arg) { (void)shares_party(arg, NULL); }
+
+SCENE(shares) {
+    heist_runtime *rt = open_runtime(arg);
+    struct shares_scene s = {
+        .once = HEIST_ONCE_INIT, .rwlock = HEIST_RWLOCK_INIT, .permits = HEIST_BOUNDED_SEMAPHORE_INIT(2)};
+    heist_task *t[3];
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_runtime_run_coroutine(rt, shares_party, &s, NULL, &t[i]) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(shares_thread, &s, &h) == 0);
+    heist_cancel(t[1]);
+    for (int i = 0; i < 3; i++) {
+        int err = heist_await(t[i], NULL);
+        heist_sim_check(err == 0 || err == -ECANCELED); /* perhaps before it began */
+        heist_unref(t[i]);
+    }
+    heist_sim_thread_join(h);
+    heist_sim_check(heist_once_destroy(&s.once) == 0 && heist_rwlock_destroy(&s.rwlock) == 0);
+    heist_sim_check(heist_semaphore_destroy(&s.permits) == 0 && heist_semaphore_value(&s.permits) == 2);
+    close_runtime(rt);
+}
+
+/* Counted values, sent and set by all, received by all, two by two from one receiver, alone and in a select: each is
+ * given up once by everybody who got it, and then it is gone. */
+
+struct counted_scene {
+    heist_broadcast *broadcast;
+    heist_watch *watch;
+    _Atomic(int) live;
+};
+
+struct counted_value {
+    _Atomic(int) refs;
+    struct counted_scene *scene;
+};
+
+struct counted_party {
+    struct counted_scene *scene;
+    heist_receiver *receiver;
+    heist_watcher *watcher;
+};
+
+static void *counted_new(struct counted_scene *s) {
+    struct counted_value *v = malloc(sizeof(*v));
+    heist_sim_check(v != NULL);
+    v->refs = 1;
+    v->scene = s;
+    atomic_fetch_add(&s->live, 1);
+    return v;
+}
+
+static void counted_ref(void *value) {
+    heist_sim_check(atomic_fetch_add(&((struct counted_value *)value)->refs, 1) > 0);
+}
+
+static void counted_unref(void *value) {
+    struct counted_value *v = value;
+    int refs = atomic_fetch_sub(&v->refs, 1);
+    heist_sim_check(refs > 0);
+    if (refs > 1) return;
+    atomic_fetch_sub(&v->scene->live, 1);
+    free(v);
+}
+
+static int counted_act(void *arg, void **out) {
+    (void)out;
+    struct counted_party *p = arg;
+    for (int i = 0; i < ITEMS; i++) {
+        void *value = counted_new(p->scene);
+        int err = heist_sim_choose(2) ? heist_watch_set(p->scene->watch, value)
+                                      : heist_broadcast_send(p->scene->broadcast, value);
+        if (err < 0) counted_unref(value);
+        double soon = heist_time() + 0.0001 * heist_sim_choose(3);
+        if (heist_sim_choose(2)) {
+            err = heist_receiver_recv_until(p->receiver, &value, soon);
+            heist_sim_check(!err || gave_up(err) || err == HEIST_ELAGGED || err == HEIST_ESHUTDOWN);
+            if (!err) counted_unref(value);
+        } else {
+            heist_select_case cases[] = {HEIST_CASE_NEXT(p->receiver), HEIST_CASE_CHANGED(p->watcher),
+                                         HEIST_CASE_NEXT(p->receiver)};
+            int won = heist_select_until(cases, 3, soon);
+            heist_sim_check(won >= 0 || gave_up(won));
+            if (won >= 0 && !cases[won].code) counted_unref(cases[won].value);
+        }
+    }
+    return 0;
+}
+
+static void counted_thread(void *arg) { (void)counted_act(arg, NULL); }
+
+SCENE(counted) {
+    heist_runtime *rt = open_runtime(arg);
+    struct counted_scene s = {NULL, NULL, 0};
+    heist_broadcast_options broadcast = HEIST_BROADCAST_OPTIONS_INIT;
+    broadcast.value_ref = counted_ref, broadcast.value_unref = counted_unref;
+    heist_sim_check(heist_broadcast_new(2, &broadcast, &s.broadcast) == 0);
+    heist_watch_options watch = HEIST_WATCH_OPTIONS_INIT;
+    watch.value_ref = counted_ref, watch.value_unref = counted_unref;
+    heist_sim_check(heist_watch_new(counted_new(&s), &watch, &s.watch) == 0);
+    struct counted_party p[4];
+    for (int i = 0; i < 4; i++) {
+        p[i] = (struct counted_party){&s, i % 2 ? heist_receiver_ref(p[i - 1].receiver) : NULL,
+                                      i % 2 ? heist_watcher_ref(p[i - 1].watcher) : NULL};
+        if (i % 2) continue;
+        heist_sim_check(heist_broadcast_subscribe(s.broadcast, &p[i].receiver) == 0);
+        heist_sim_check(heist_watch_subscribe(s.watch, &p[i].watcher) == 0);
+    }
+    heist_task *t[3];
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_runtime_run_coroutine(rt, counted_act, &p[i], NULL, &t[i]) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(counted_thread, &p[3], &h) == 0);
+    heist_cancel(t[1]);
+    if (heist_sim_choose(2)) {
+        heist_broadcast_close(s.broadcast);
+        heist_watch_close(s.watch);
+    }
+    for (int i = 0; i < 3; i++) {
+        int err = heist_await(t[i], NULL);
+        heist_sim_check(err == 0 || err == -ECANCELED); /* perhaps before it began */
+        heist_unref(t[i]);
+    }
+    heist_sim_thread_join(h);
+    close_runtime(rt);
+    for (int i = 0; i < 4; i++) {
+        heist_receiver_unref(p[i].receiver);
+        heist_watcher_unref(p[i].watcher);
+    }
+    heist_broadcast_unref(s.broadcast);
+    heist_watch_unref(s.watch);
+    heist_sim_check(atomic_load(&s.live) == 0);
+}
+
 /* Receivers with deadlines: an item that a late one did not take is there for the next. */
 
 struct late {
@@ -1392,6 +1582,8 @@ const struct scene scenes[] = {
     {"cancel_chain", cancel_chain, 1},
     {"channel", channel, 1},
     {"either", either, 1},
+    {"shares", shares, 1},
+    {"counted", counted, 1},
     {"locks", locks, 1},
     {"deadlines", deadlines, 1},
     {"sleep", sleepers, 1},
