@@ -314,6 +314,7 @@ static HEIST_COLD void abandon(heist_generator *g) {
 
 /* The last reference of one that is suspended: closes it as a destructor. */
 static HEIST_COLD void close_dropped(heist_generator *g) {
+    heist__check(a_load_rlx(&g->state) != HEIST_GENERATOR_RUNNING); /* rlx: a contract: who drives it holds it */
     heist_task *t = heist__self()->task;
     heist__self()->task = NULL;
     a_store_rlx(&g->refs, 1); /* rlx: nobody else has it; the body may take one, and give it back */
