@@ -125,8 +125,8 @@ HEIST_API int heist_loop_set_default_executor(heist_loop *loop, heist_executor *
 
 /* Shuts the default executor down and waits for its jobs, at most `timeout` seconds: then the runtime's exception
  * handler hears of it, and they end by themselves.  Afterwards there is no default executor any more: using it is
- * HEIST_EEXECSHUTDOWN.  heist_run does this at its end, for at most 300 s; heist_runtime_close and heist_loop_close
- * shut it down without waiting.
+ * HEIST_EEXECSHUTDOWN.  Where the wait was cancelled, it may be repeated.  heist_run does this at its end, for at most
+ * 300 s; heist_runtime_close and heist_loop_close shut it down without waiting.
  * Context: any.  Suspends: may.  Errors: -ETIMEDOUT, -ECANCELED, -EDEADLK, -EINVAL, HEIST_ENOLOOP, HEIST_ENOTINCORO. */
 HEIST_API int heist_loop_shutdown_default_executor(heist_loop *loop, double timeout);
 

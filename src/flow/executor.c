@@ -782,9 +782,19 @@ int heist_executor_get_stats(heist_executor *e, heist_executor_stats *out) {
 
 /* ---- the default one ---- */
 
-/* From the room below, at the end of a runtime; seconds = 0: does not wait.  Takes the reference. */
-static int end_default(heist_executor *e, double seconds) {
+/* From the room below; seconds = 0: does not wait.  The executor stays where somebody still has to wait for its jobs:
+ * the wait of this caller was cancelled, or it is one of the jobs. */
+static int end_default(heist_runtime *rt, double seconds) {
+    heist__mutex_lock(&rt->mutex);
+    heist_executor *e = heist_executor_ref(rt->executor);
+    heist__mutex_unlock(&rt->mutex);
+    if (!e) return 0;
     int err = heist_executor_shutdown_until(e, seconds > 0 ? 0 : HEIST_EXECUTOR_NO_WAIT, heist_time() + seconds);
+    heist__mutex_lock(&rt->mutex);
+    bool drop = err != -ECANCELED && err != -EDEADLK && rt->executor == e;
+    if (drop) rt->executor = NULL;
+    heist__mutex_unlock(&rt->mutex);
+    if (drop) heist_executor_unref(e);
     heist_executor_unref(e);
     return err;
 }

@@ -135,7 +135,7 @@ struct heist_runtime {
     int threads;           /* worker threads (and the caller of heist_run) that still run */
     bool started, closed, joined, detached;
     struct heist_executor *executor; /* the default one, a reference, or NULL; flow/executor.c */
-    int (*executor_end)(struct heist_executor *e, double seconds); /* set with it */
+    int (*executor_end)(heist_runtime *rt, double seconds); /* set with it; 0 when there is none any more */
     bool executor_ended; /* there will be none any more */
     struct heist__spin virtual_lock; /* one advances the clock at a time */
 };

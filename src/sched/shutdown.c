@@ -91,12 +91,11 @@ void heist__report_live(heist_runtime *rt, const char *message) {
 
 int heist__end_default_executor(heist_runtime *rt, double seconds) {
     heist__mutex_lock(&rt->mutex);
-    struct heist_executor *e = rt->executor;
-    rt->executor = NULL;
+    int (*end)(heist_runtime *, double) = rt->executor_end;
     rt->executor_ended = true;
     heist__mutex_unlock(&rt->mutex);
-    if (!e) return 0;
-    int err = rt->executor_end(e, seconds);
+    if (!end) return 0;
+    int err = end(rt, seconds);
     if (err == -ETIMEDOUT) {
         heist_report report = HEIST_REPORT_INIT;
         report.message = "the default executor still runs jobs after its time to end";

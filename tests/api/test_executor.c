@@ -893,6 +893,40 @@ static void virtual_time_stands_while_threads_without_a_job_end(void **state) {
     }
 }
 
+static int shuts_down(void *arg, void **out) {
+    (void)arg;
+    (void)out;
+    return heist_loop_shutdown_default_executor(NULL, HEIST_FOREVER);
+}
+
+static int cancels_the_wait(void *arg, void **out) {
+    heist_future *f;
+    heist_task *t;
+    (void)out;
+    int err = heist_loop_run_in_executor(NULL, NULL, wait_gate, arg, NULL, &f);
+    if (!err) err = heist_create_task(shuts_down, NULL, NULL, &t);
+    if (err) return err;
+    for (int i = 0; i < 100; i++) heist_yield();
+    heist_cancel(t);
+    err = heist_await(t, NULL) == -ECANCELED ? 0 : -EPROTO;
+    heist_unref(t);
+    if (!err && heist_future_done(f)) err = -EPROTO;
+    gate_open(arg);
+    if (!err) err = heist_loop_shutdown_default_executor(NULL, HEIST_FOREVER); /* it waits for the job all the same */
+    if (!err && !heist_future_done(f)) err = -EPROTO;
+    heist_unref(f);
+    if (!err && heist_to_thread(give_back, NULL, NULL) != HEIST_EEXECSHUTDOWN) err = -EPROTO;
+    return err;
+}
+
+static void default_executor_whose_end_nobody_saw_is_waited_for_again(void **state) {
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        struct gate gate = GATE_INIT;
+        assert_int_equal(harness_run(cancels_the_wait, &gate, NULL), 0);
+    }
+}
+
 static int gives_up(void *arg, void **out) {
     (void)out;
     heist_executor *e = pool(1);
@@ -1343,6 +1377,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(virtual_time_stands_while_a_job_runs),
     API_TEST(virtual_time_stands_while_threads_without_a_job_end),
     API_TEST(virtual_time_goes_on_while_a_pool_of_ones_own_works),
+    API_TEST(default_executor_whose_end_nobody_saw_is_waited_for_again),
     API_TEST(callback_submits_and_never_waits),
     API_TEST(job_cannot_wait_for_its_own_end_but_may_drop_the_pool),
     API_TEST(cancelled_shutdown_stays_shut),
