@@ -90,7 +90,9 @@ int heist_context_run(heist_context *ctx, heist_coro_fn fn, void *arg, void **ou
     heist_context_ref(ctx); /* fn may drop the caller's */
     struct heist__scope **slot = e ? &e->entered : &self->scope, *before = *slot;
     *slot = &ctx->scope;
-    err = fn(arg, out);
+    void *value = NULL; /* a coroutine's *out is there, and NULL, always */
+    err = fn(arg, &value);
+    if (out && err >= 0) *out = value;
     *slot = before; /* a task's goes with it; a thread or callback is where it was */
     heist__context_release(ctx);
     heist_context_unref(ctx);

@@ -797,6 +797,25 @@ static void a_thread_has_a_context_of_its_own_that_ends_with_it(void **state) {
     drop_vars();
 }
 
+static int clears_its_result(void *arg, void **out) {
+    if (*out) return -EPROTO;
+    *out = arg;
+    return arg ? -EIO : 0;
+}
+
+static void a_call_in_a_context_has_a_place_for_its_result(void **state) {
+    (void)state;
+    heist_context *ctx;
+    void *result = &ctx;
+    assert_int_equal(heist_context_new(&ctx), 0);
+    assert_int_equal(heist_context_run(ctx, clears_its_result, NULL, NULL), 0);
+    assert_int_equal(heist_context_run(ctx, clears_its_result, &result, &result), -EIO);
+    assert_ptr_equal(result, &ctx); /* untouched by a failure */
+    assert_int_equal(heist_context_run(ctx, clears_its_result, NULL, &result), 0);
+    assert_null(result);
+    heist_context_unref(ctx);
+}
+
 static void wrong_arguments_are_refused(void **state) {
     (void)state;
     make_vars();
@@ -1010,6 +1029,7 @@ int main(void) {
         API_TEST(what_a_destructor_sets_is_seen_by_no_callback_or_task),
         API_TEST(main_begins_with_the_variables_of_the_thread_that_runs_it),
         API_TEST(a_thread_has_a_context_of_its_own_that_ends_with_it),
+        API_TEST(a_call_in_a_context_has_a_place_for_its_result),
         API_TEST(wrong_arguments_are_refused),
         API_TEST(options_without_the_field_are_accepted),
         API_TEST(contexts_survive_each_failing_allocation),
