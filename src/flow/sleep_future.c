@@ -35,6 +35,8 @@ static bool end(struct nap *n, uint8_t outcome, int code, struct heist__failure 
         heist__free(failure);
         return false;
     }
+    /* The end of a loop is nobody's failure to report: who waits is told.  rlx: read after the last unref */
+    if (code == HEIST_ECLOSED) a_store_rlx(&n->outer->retrieved, 1);
     heist__derived_complete(n->outer, outcome, code, code ? NULL : n->value, failure);
     return true;
 }

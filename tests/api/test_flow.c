@@ -2,8 +2,10 @@
 #include "support/harness.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct child {
     double seconds;
@@ -466,6 +468,32 @@ static void a_sleep_ends_with_its_loop(void **state) {
     assert_null(late);
 }
 
+/* Dropped before its time, and then the loop closes: nobody has failed to look at anything.  What a loop that is closed
+ * cannot hand to a handler goes to the standard error. */
+static void a_sleep_that_nobody_holds_ends_silently_with_its_loop(void **state) {
+    (void)state;
+    heist_future *f;
+    heist_loop *loop = harness_loop();
+    frees = 0;
+    assert_int_equal(heist_sleep_future(loop, 1000, &f, count_free, &f), 0);
+    heist_unref(f);
+    assert_int_equal(frees, 0);
+    int ends[2], saved = dup(2);
+    assert_int_equal(pipe(ends), 0);
+    fflush(stderr);
+    assert_int_equal(dup2(ends[1], 2), 2);
+    close(ends[1]);
+    heist_loop_close(loop);
+    fflush(stderr);
+    assert_int_equal(dup2(saved, 2), 2); /* the last writing end goes */
+    close(saved);
+    char c;
+    assert_int_equal(read(ends[0], &c, 1), 0);
+    close(ends[0]);
+    harness_loop_end(loop);
+    assert_int_equal(frees, 1);
+}
+
 /* Timer and cancel meet: one of them ends it, and the value is freed once. */
 static void a_sleep_ends_once_in_a_race(void **state) {
     (void)state;
@@ -611,6 +639,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_done_callback_without_a_loop_may_do_the_same),
     API_TEST(a_sleep_nests_and_can_be_cancelled),
     API_TEST(a_sleep_ends_with_its_loop),
+    API_TEST(a_sleep_that_nobody_holds_ends_silently_with_its_loop),
     API_TEST(a_sleep_ends_once_in_a_race),
     API_TEST(ensure_future_gives_back_or_makes_a_task_FUT_26_COMP_02),
     API_TEST(children_start_although_the_gather_is_awaited_later_COMP_02),
