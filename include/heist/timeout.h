@@ -10,7 +10,7 @@
  * the call in which it waits, or its next one that may suspend, returns -ECANCELED, and
  * what it awaits is cancelled too.  The exit takes that request back and turns
  * -ECANCELED into -ETIMEDOUT, unless somebody else has asked the task to cancel
- * meanwhile: that goes on.  Scopes nest; each turns only its own.
+ * meanwhile: that goes on, once.  Scopes nest; each turns only its own.
  *
  * A scope stands where the caller puts it, on the coroutine's stack as a rule, and
  * belongs to the task that entered it: the calls below are that task's, with the

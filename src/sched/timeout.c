@@ -19,6 +19,8 @@
  * request that nobody has seen yet is ours too, and is withdrawn in the same step
  * (task/cancel.c).  With two scopes whose time is up the outer one's request is still
  * counted when the inner one looks, so the inner passes -ECANCELED on, and the outer turns it.
+ *   Somebody else's may have been delivered before ours came, so that what is pending is ours alone; or it is pending
+ * itself.  The -ECANCELED that goes on tells of it in either case: nothing is left to be delivered behind the block.
  *
  * The scopes of a task are linked, newest first, in its extra: for its children, and for
  * heist_current_deadline.  Only the task itself touches the list. */
@@ -83,8 +85,12 @@ static int leave(struct heist__block *s, int code) {
     while (*at != s) at = &(*at)->outer; /* the newest, unless somebody leaves the outer first */
     *at = s->outer;
     s->state = LEFT;
-    bool ours = s->rung && heist__cancel_withdraw(s->task, s->base);
-    return ours && code == -ECANCELED ? -ETIMEDOUT : code;
+    if (!s->rung) return code;
+    bool ours = heist__cancel_withdraw(s->task, s->base);
+    if (code != -ECANCELED) return code;
+    if (ours) return -ETIMEDOUT;
+    heist__cancel_told(s->task);
+    return -ECANCELED;
 }
 
 int heist_timeout_enter(heist_timeout *t, double seconds) {

@@ -226,6 +226,19 @@ uint32_t heist__cancel_base(heist_task *t) {
 
 bool heist__cancel_withdraw(heist_task *t, uint32_t base) { return take_back(t, base) <= base; }
 
+void heist__cancel_told(heist_task *t) {
+    unsigned spins = 0;
+    uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
+    while (c & (HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD | HEIST__CANCEL_FLIGHT)) {
+        if (c & HEIST__CANCEL_FLIGHT) { /* it would come back */
+            let_it_land(&spins);
+            c = a_load_rlx(&t->cancel);
+        } else if (a_cas_sc(&t->cancel, &c, c & ~(HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD))) {
+            return;
+        }
+    }
+}
+
 void heist__cancel_again(heist_task *t, uint32_t base) {
     uint32_t c = a_load_rlx(&t->cancel); /* rlx: the cas decides */
     do {

@@ -194,6 +194,8 @@ uint32_t heist__cancel_base(heist_task *t);
 /* Takes one request back: true when the task has no other one from after `base`; then one that was not delivered
  * is withdrawn too. */
 bool heist__cancel_withdraw(heist_task *t, uint32_t base);
+/* What was not delivered counts as delivered: by the -ECANCELED that the caller passes on. */
+void heist__cancel_told(heist_task *t);
 /* A request from after `base`, if it has one, is delivered once more. */
 void heist__cancel_again(heist_task *t, uint32_t base);
 /* By the task itself: takes the pending request. */

@@ -788,6 +788,38 @@ static void no_memory_is_a_code_at_the_entry(void **state) {
     play(out_of_memory);
 }
 
+/* Time and somebody else's request: whichever came first, what is behind the block is told once. */
+static int told_once(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    heist_task *self = heist_current_task();
+    for (int nested = 0; nested < 2; nested++) {
+        for (int first = 0; first < 2; first++) {
+            heist_timeout outer = HEIST_TIMEOUT_INIT, t = HEIST_TIMEOUT_INIT;
+            CHECK(heist_timeout_enter(&outer, HEIST_FOREVER), 0);
+            CHECK(heist_timeout_enter(&t, HEIST_FOREVER), 0);
+            heist_timeout *late = nested ? &outer : &t;
+            if (first) CHECK(heist_timeout_reschedule(late, heist_time() - 1), 0);
+            else CHECK(heist_cancel(self), 1);
+            int err = heist_yield();
+            CHECK(err, -ECANCELED);
+            if (first) CHECK(heist_cancel(self), 1);
+            else CHECK(heist_timeout_reschedule(late, heist_time() - 1), 0);
+            CHECK(heist_cancelling(self), 2);
+            CHECK(heist_timeout_exit(&outer, heist_timeout_exit(&t, err)), -ECANCELED);
+            CHECK(heist_cancelling(self), 1);
+            CHECK(heist_yield(), 0);
+            CHECK(heist_uncancel(self), 0);
+            untouched(s);
+        }
+    }
+    return 0;
+}
+static void a_request_beside_the_time_is_delivered_once_COMP_36(void **state) {
+    (void)state;
+    play(told_once);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(the_block_is_left_with_a_timeout_COMP_31),
     API_TEST(a_timeout_that_is_not_reached_leaves_no_trace_COMP_32),
@@ -805,6 +837,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(no_request_is_left_when_the_end_and_the_deadline_meet_COMP_32),
     API_TEST(a_child_that_asks_has_its_makers_deadline),
     API_TEST(a_request_is_held_until_the_section_ends),
+    API_TEST(a_request_beside_the_time_is_delivered_once_COMP_36),
     API_TEST(sections_nest_and_hold_every_kind_of_request),
     API_TEST(a_close_with_a_deadline_reports_who_is_in_a_section),
     API_TEST(no_memory_is_a_code_at_the_entry),
