@@ -19,7 +19,8 @@
 HEIST_BEGIN_DECLS
 
 /* The body of a stage: as a generator's, with the generator that it takes its values from.  It hands failures of input
- * on by returning them; input is closed when the body has returned. */
+ * on by returning them; input is closed when the body has returned, or when the
+ * stage is ended before that began. */
 typedef int (*heist_stage_fn)(heist_generator *self, heist_generator *input, void *arg, void **out);
 
 /* A generator whose body is fn over input.  Nothing runs yet.

@@ -17,7 +17,8 @@
  *   yield     the driver, back on its own stack, stores SUSPENDED with release; so nobody enters a stack that is
  *             still being left, and the next driver, on any thread, sees all that the body wrote
  *   all other fields belong to whoever holds RUNNING, or the last reference */
-#include <heist/generator.h>
+#include "flow/generator.h"
+
 #include <heist/error.h>
 
 #include "base/alloc.h"
@@ -42,6 +43,7 @@ struct heist_generator {
     /* birth */
     const heist_iterator_ops *ops; /* NULL: it has a body */
     heist_generator_fn fn;
+    int (*unbegun)(void *arg); /* or NULL */
     void *arg; /* or the iterator's state */
     heist_free_fn arg_free, result_free;
     size_t stack_bytes;
@@ -96,6 +98,8 @@ int heist_generator_of(const heist_iterator_ops *ops, void *state, heist_generat
     *out = g;
     return 0;
 }
+
+void heist__generator_unbegun(heist_generator *g, int (*fn)(void *arg)) { g->unbegun = fn; }
 
 /* ---- the claim ---- */
 
@@ -242,10 +246,17 @@ static HEIST_NOINLINE int iterate(heist_generator *g, int was, int code, void *s
 
 /* ---- driving ---- */
 
+/* CREATED, with a body, which will not run. */
+static HEIST_NOINLINE int never_began(heist_generator *g, int code) {
+    int err = g->unbegun ? g->unbegun(g->arg) : 0;
+    if (code == HEIST_EGENEXIT && err < 0) code = err; /* as of an iterator's close */
+    return ended(g, code, NULL);
+}
+
 /* CREATED or an iterator; otherwise as drive. */
 static HEIST_NOINLINE int drive_slow(heist_generator *g, int was, int code, void *sent, void **out) {
     if (g->ops) return iterate(g, was, code, sent, out);
-    if (code) return ended(g, code, NULL);
+    if (code) return never_began(g, code);
     int err = sent ? HEIST_ENOTSTARTED : give_stack(g);
     if (err) {
         release(g, HEIST_GENERATOR_CREATED);
@@ -283,8 +294,7 @@ int heist_generator_close(heist_generator *g) {
         err = iterator_ended(g, HEIST_EGENEXIT, NULL);
     else if (g->coro)
         err = resume(g, HEIST_EGENEXIT, NULL, NULL);
-    else
-        err = ended(g, HEIST_EGENEXIT, NULL);
+    else err = never_began(g, HEIST_EGENEXIT);
     if (!err) return HEIST_EIGNOREDCLOSE;
     return err == HEIST_EGENEXIT || err == HEIST_ESTOP ? 0 : err;
 }

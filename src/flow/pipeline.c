@@ -23,6 +23,7 @@
 #include "base/sys.h"
 #include "conc/atomic.h"
 #include "conc/self.h"
+#include "flow/generator.h"
 #include "mem/stack.h"
 #include "task/task.h"
 
@@ -42,6 +43,8 @@ static int stage_body(heist_generator *self, void *arg, void **out) {
     return err < 0 ? err : closed;
 }
 
+static int close_input(void *arg) { return heist_generator_close(((struct stage *)arg)->input); }
+
 static void stage_free(void *arg) {
     struct stage *s = arg;
     if (s->arg_free) heist__destruct(s->arg_free, s->arg);
@@ -52,19 +55,23 @@ static void stage_free(void *arg) {
 int heist_pipeline_stage(heist_generator *input, heist_stage_fn fn, void *arg, const heist_generator_options *opts,
                          heist_generator **out) {
     static const heist_generator_options defaults = HEIST_GENERATOR_OPTIONS_INIT;
-    if (!input || !fn || !heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
+    if (!input || !fn || !out || !heist__options_ok(opts, sizeof(*opts))) return -EINVAL;
     heist_generator_options own = opts ? *opts : defaults;
     own.size = sizeof(own);
     struct stage *s = heist__alloc(sizeof(*s));
     if (!s) return -ENOMEM;
     *s = (struct stage){input, fn, arg, own.arg_free};
     own.arg_free = stage_free;
-    int err = heist_generator_new(stage_body, s, &own, out);
-    if (err)
+    heist_generator *g;
+    int err = heist_generator_new(stage_body, s, &own, &g);
+    if (err) {
         heist__free(s);
-    else
-        heist_generator_ref(input);
-    return err;
+        return err;
+    }
+    heist_generator_ref(input);
+    heist__generator_unbegun(g, close_input);
+    *out = g;
+    return 0;
 }
 
 /* ---- buffers ---- */

@@ -624,6 +624,43 @@ static int asks_with_a_request_pending(void *arg, void **out) {
     return err;
 }
 
+static int hands_on(heist_generator *self, heist_generator *input, void *arg, void **out) {
+    void *value;
+    int err;
+    (void)arg;
+    (void)out;
+    while (!(err = heist_generator_next(input, &value)))
+        if ((err = heist_generator_yield(self, value, NULL))) break;
+    return err == HEIST_ESTOP ? 0 : err;
+}
+
+static int ends_before_it_began(void *arg, void **out) {
+    struct closing *c = arg;
+    heist_generator *stage, *ahead;
+    (void)out;
+    for (int how = 0; how < 3; how++) {
+        if (heist_generator_new(cleans_up_long, c, NULL, &c->source)) return -ENOMEM;
+        if (heist_generator_next(c->source, NULL)) return -EPROTO;
+        if (heist_pipeline_stage(c->source, hands_on, NULL, NULL, &stage)) return -ENOMEM;
+        if (heist_pipeline_buffer(stage, NULL, &ahead)) return -ENOMEM;
+        int err = how == 0   ? heist_generator_close(stage)
+                  : how == 1 ? heist_generator_close(ahead)
+                             : heist_generator_throw(ahead, -EPIPE, NULL);
+        if (err != (how == 2 ? -EPIPE : 0)) return -EPROTO;
+        if (heist_generator_state(c->source) != HEIST_GENERATOR_CLOSED || c->cleanups != how + 1) return -EPROTO;
+        heist_generator_unref(ahead);
+        heist_generator_unref(stage);
+        heist_generator_unref(c->source);
+    }
+    return 0;
+}
+
+static void stage_that_never_began_closes_its_input_too_PIPE_05(void **state) {
+    (void)state;
+    struct closing c = {0};
+    assert_int_equal(harness_run(ends_before_it_began, &c, NULL), 0);
+}
+
 static void source_is_closed_although_the_task_never_began_PIPE_06(void **state) {
     (void)state;
     struct closing c = {0};
@@ -654,6 +691,7 @@ int main(void) {
         API_TEST(bad_input_is_refused),
         API_TEST(no_memory_is_a_code_at_each_allocation),
         API_TEST(request_that_comes_while_a_buffer_is_closed_arrives_at_the_next_call),
+        API_TEST(stage_that_never_began_closes_its_input_too_PIPE_05),
         API_TEST(source_is_closed_although_the_task_never_began_PIPE_06),
     };
     return HARNESS_MAIN("api/pipeline", tests);
