@@ -270,8 +270,9 @@ int heist_loop_run_once(heist_loop *loop, double *timeout) {
         int64_t deadline = heist__loop_next_deadline(loop);
         int64_t now = heist__clock_now(loop->clock);
         if (loop->rt->clock.virtual_time && deadline != INT64_MAX && deadline > now &&
-            !a_load_sc(&loop->rt->jobs_outside)) {
-            heist__clock_advance_to(loop->clock, deadline); /* nothing else is due: time moves */
+            !a_load_sc(&loop->rt->jobs_outside) && heist__mpsc_empty(&loop->inbox)) {
+            /* Nothing else is due: time moves.  A job posts its end first, then counts itself out. */
+            heist__clock_advance_to(loop->clock, deadline);
             deadline = now = 0;
         }
         left = deadline == INT64_MAX ? HEIST_FOREVER : deadline > now ? heist__seconds_from_ns(deadline - now) : 0;

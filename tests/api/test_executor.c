@@ -893,6 +893,43 @@ static void virtual_time_stands_while_threads_without_a_job_end(void **state) {
     }
 }
 
+static int looks_at_the_clock(void *arg, void **out) {
+    (void)out;
+    double before = heist_time();
+    for (int i = 0; i < 20; i++) {
+        int err = heist_to_thread(give_back, NULL, NULL);
+        if (err) return err;
+        if (heist_time() != before) ++*(int *)arg;
+    }
+    return 0;
+}
+
+static int sleeps_by_seconds(void *arg, void **out) {
+    int err = 0;
+    (void)arg;
+    (void)out;
+    while (!err) err = heist_sleep(1);
+    return err;
+}
+
+static void virtual_time_stands_for_jobs_of_a_loop_driven_from_outside(void **state) {
+    (void)state;
+    int moved = 0;
+    for (int i = 0; i < (harness_instrumented() ? 5 : 50); i++) {
+        heist_loop *loop = harness_loop();
+        heist_task *sleeper, *t;
+        assert_int_equal(heist_loop_create_task(loop, sleeps_by_seconds, NULL, NULL, &sleeper), 0);
+        assert_int_equal(heist_loop_create_task(loop, looks_at_the_clock, &moved, NULL, &t), 0);
+        while (!heist_future_done(t)) assert_int_equal(heist_loop_run_once(loop, NULL), 0);
+        assert_int_equal(heist_future_result(t, NULL), 0);
+        heist_cancel(sleeper);
+        heist_unref(t);
+        heist_unref(sleeper);
+        harness_loop_end(loop);
+    }
+    assert_int_equal(moved, 0);
+}
+
 static int shuts_down(void *arg, void **out) {
     (void)arg;
     (void)out;
@@ -1377,6 +1414,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(virtual_time_stands_while_a_job_runs),
     API_TEST(virtual_time_stands_while_threads_without_a_job_end),
     API_TEST(virtual_time_goes_on_while_a_pool_of_ones_own_works),
+    API_TEST(virtual_time_stands_for_jobs_of_a_loop_driven_from_outside),
     API_TEST(default_executor_whose_end_nobody_saw_is_waited_for_again),
     API_TEST(callback_submits_and_never_waits),
     API_TEST(job_cannot_wait_for_its_own_end_but_may_drop_the_pool),
