@@ -16,6 +16,8 @@ HEIST_BEGIN_DECLS
 typedef struct heist_executor heist_executor; /* a pool of threads; reference counted */
 typedef struct heist_executor_map heist_executor_map;
 
+/* Its threads block all signals but faults: those are for the program's own threads.  A process that a job starts
+ * inherits that, unless the job sets another mask first. */
 typedef struct heist_executor_options {
     size_t size;
     unsigned flags;      /* none yet; an unknown flag is -EINVAL */
