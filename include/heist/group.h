@@ -41,8 +41,9 @@ HEIST_API int heist_group_enter(heist_group *g);
 /* A child: a task in the owner's runtime, with the same options as any.  A child that has ended is forgotten; its
  * failure is kept.  A child that ends cancelled has not failed.
  * Context: any, also children, while the block lasts, its exit included.  Suspends: never.
- * Ownership: *out (may be NULL) is one reference; on failure the caller still owns arg.  A result that nobody can ask
- * for is freed when the child ends, before the exit returns.
+ * Ownership: *out (may be NULL) is one reference; on failure the caller still owns arg.  Without
+ * `out` the result is nobody's: it is freed when the child ends, before the exit returns, and who got hold of the
+ * task otherwise finds it taken (HEIST_ERESULTTAKEN).
  * Errors: HEIST_EINVALSTATE (not entered yet), HEIST_ESHUTDOWN (left, or being cancelled), else as
  * heist_create_task. */
 #define heist_group_create_task(group, fn, arg, opts, out)                                                             \

@@ -171,21 +171,21 @@ static struct heist__park *one_less(heist_group *g) {
     return wake;
 }
 
-/* A result that nobody can ask for is freed before the end counts: its destructor may look at what the block owns.
- * Who got hold of the task otherwise (from the child itself, or a list of all tasks) keeps the result by that.  refs:
- * those that are about when nobody has. */
-static void drop_result(heist_future *f, unsigned refs) {
+/* A result that nobody asked for is freed before the end counts: its destructor may look at what the block owns.  Not
+ * left to the last reference, for whoever passes a request on, or lists all tasks, holds one for a moment, and that
+ * moment may end behind the block. */
+static void drop_result(heist_future *f) {
     void *value = NULL;
-    if (!f->value || !f->value_free || !heist__future_held_by(f, refs)) return;
-    if (heist_future_take(f, &value) == 0) heist__destruct(f->value_free, value);
+    if (f->value && f->value_free && heist_future_take(f, &value) == 0) heist__destruct(f->value_free, value);
 }
 
-/* All that the group does at an end. */
-static void one_ended(struct member *m, heist_future *f, unsigned refs) {
+/* By whoever completed it, or by its maker: all that the group does at an end. */
+static void child_ended(struct heist__waiter *w, heist_future *f) {
+    struct member *m = heist_container_of(w, struct member, waiter);
     heist_group *g = m->group;
     bool failed = f->outcome == HEIST__OUT_ERROR;
     if (failed) heist_future_result(f, NULL); /* the group has looked at it */
-    else if (m->unseen) drop_result(f, refs);
+    else if (m->unseen) drop_result(f);
     heist__spin_lock(&g->lock);
     cut(m->asked ? &g->asked : &g->fresh, m);
     bool first = failed && abort_begin(g);
@@ -202,11 +202,6 @@ static void one_ended(struct member *m, heist_future *f, unsigned refs) {
     }
     if (first) abort_on(g);
     heist_group_unref(g);
-}
-
-/* By whoever completes it, with a reference of its own. */
-static void child_ended(struct heist__waiter *w, heist_future *f) {
-    one_ended(heist_container_of(w, struct member, waiter), f, 2);
 }
 
 int heist_group_create_task_at(const char *file, int line, heist_group *g, heist_coro_fn fn, void *arg,
@@ -245,8 +240,8 @@ int heist_group_create_task_at(const char *file, int line, heist_group *g, heist
     append(m->asked ? &g->asked : &g->fresh, m);
     bool late = m->asked;
     heist__spin_unlock(&g->lock);
-    if (late) heist_cancel(t); /* ours until it has ended */
-    if (!heist__future_add_waiter(t, &m->waiter)) one_ended(m, t, 1);
+    if (late) heist_cancel(t); /* ours until child_ended */
+    if (!heist__future_add_waiter(t, &m->waiter)) child_ended(&m->waiter, t);
     return 0;
 }
 

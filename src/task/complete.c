@@ -139,14 +139,6 @@ size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, 
     return n;
 }
 
-bool heist__future_held_by(heist_future *f, unsigned refs) {
-    unsigned spins = 0;
-    uint64_t w;
-    /* acq: pairs with the release of the unrefs: those who looked at it have done so */
-    while (!((w = a_load_acq(&f->word)) & HEIST__F_DONE)) relax(&spins); /* the completer is a few steps before it */
-    return heist__refs(w) == refs;
-}
-
 struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(struct heist__waiter *, heist_future *),
                                               const heist_future *awaiter) {
     uintptr_t v = lock_waiters(f);

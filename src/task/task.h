@@ -159,8 +159,6 @@ int heist__future_complete(heist_future *f, int code, void *value, heist_free_fn
 /* For the await graph: references to the tasks and futures that wait for f now, at most `room` of them, into out;
  * returns how many there were.  *threads: plain threads that wait.  Any thread. */
 size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, unsigned *threads);
-/* Of one that is done, by a holder: are there `refs` references, and so no others, now or later?  Any thread. */
-bool heist__future_held_by(heist_future *f, unsigned refs);
 /* Unlinks the first hook of this function and awaiter, or gives NULL: then there is none, or completion has passed it. */
 struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(struct heist__waiter *, heist_future *),
                                               const heist_future *awaiter);

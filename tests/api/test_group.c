@@ -846,7 +846,7 @@ static void results_that_nobody_asked_for_do_not_outlive_the_block(void **state)
     play(frees_results);
 }
 
-/* A child gives itself away: its result is the holder's to look at, as any task's. */
+/* A child gives itself away: its result is there for those for whom the maker kept it, and else nobody's. */
 static heist_task *given_away;
 static int gives_itself_away(void *arg, void **out) {
     given_away = heist_ref(heist_current_task());
@@ -858,24 +858,27 @@ static int keeps_a_child(void *arg, void **out) {
     (void)out;
     for (int k = 0; k < 50 && !s->line; k++) {
         static _Atomic(int) freed;
+        bool kept = k % 2;
         freed = 0;
         void *result = NULL;
+        heist_task *child = NULL;
         heist_group *g = entered(s);
         heist_task_options o = HEIST_TASK_OPTIONS_INIT;
         o.result_free = free_result;
-        CHECK(heist_group_create_task(g, gives_itself_away, (void *)&freed, &o, NULL), 0);
+        CHECK(heist_group_create_task(g, gives_itself_away, (void *)&freed, &o, kept ? &child : NULL), 0);
         CHECK(heist_group_exit(g, 0), 0);
         heist_group_unref(g);
-        CHECK(freed, 0);
-        CHECK(heist_await(given_away, &result), 0);
-        CHECK(result == &freed, 1);
+        CHECK(freed, !kept);
+        heist_unref(child);
+        CHECK(heist_await(given_away, &result), kept ? 0 : HEIST_ERESULTTAKEN);
+        CHECK(result == (kept ? (void *)&freed : NULL), 1);
         heist_unref(given_away);
         while (!freed) heist_yield(); /* who completed it may be the last */
         CHECK(freed, 1);
     }
     return 0;
 }
-static void the_result_of_a_child_that_somebody_holds_stays(void **state) {
+static void a_result_is_kept_for_whom_it_was_asked_for(void **state) {
     (void)state;
     play(keeps_a_child);
 }
@@ -1045,7 +1048,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(groups_and_timeouts_nest),
     API_TEST(a_group_that_lives_long_does_not_grow),
     API_TEST(results_that_nobody_asked_for_do_not_outlive_the_block),
-    API_TEST(the_result_of_a_child_that_somebody_holds_stays),
+    API_TEST(a_result_is_kept_for_whom_it_was_asked_for),
     API_TEST(without_memory_nobody_outlives_the_block_either),
     API_TEST(a_close_of_the_runtime_ends_the_group_first),
     API_TEST(a_child_may_be_made_from_another_runtime),
