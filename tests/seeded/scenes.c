@@ -1430,15 +1430,27 @@ SCENE(blocks) {
 /* A group whose children fail, add others and are added to from outside, while its owner is cancelled. */
 struct party {
     heist_group *g;
-    _Atomic(int) over, begun, ended, failed, answer;
+    _Atomic(int) over, begun, ended, failed, answer, freed;
 };
 
+static void frees_a_gift(void *gift) {
+    struct party *p = gift;
+    heist_sim_check(!p->over);
+    p->freed++;
+}
+
+static int guest(void *arg, void **out);
+static int invite(struct party *p) {
+    heist_task_options o = HEIST_TASK_OPTIONS_INIT;
+    o.result_free = frees_a_gift;
+    return heist_group_create_task(p->g, guest, p, &o, NULL);
+}
+
 static int guest(void *arg, void **out) {
-    (void)out;
-    struct party *p = arg;
+    struct party *p = *out = arg;
     heist_sim_check(!p->over);
     int n = p->begun++;
-    if (n == 0) heist_group_create_task(p->g, guest, p, NULL, NULL);
+    if (n == 0) invite(p);
     int err = n == 1 ? heist_sleep(0.001) : heist_yield();
     heist_sim_check(!p->over);
     if (!err && n == 1) err = -EPROTO;
@@ -1449,7 +1461,7 @@ static int guest(void *arg, void **out) {
 
 static void brings_a_guest(void *arg) {
     struct party *p = arg;
-    int err = heist_group_create_task(p->g, guest, p, NULL, NULL);
+    int err = invite(p);
     heist_sim_check(err == 0 || err == HEIST_ESHUTDOWN || err == HEIST_EINVALSTATE);
     if (err) heist_group_cancel(p->g);
 }
@@ -1459,12 +1471,13 @@ static int host(void *arg, void **out) {
     struct party *p = arg;
     heist_sim_check(heist_group_enter(p->g) == 0);
     for (int i = 0; i < 2; i++) {
-        int err = heist_group_create_task(p->g, guest, p, NULL, NULL);
+        int err = invite(p);
         heist_sim_check(err == 0 || err == HEIST_ESHUTDOWN);
     }
     int err = heist_group_exit(p->g, heist_sleep(0.001));
     p->over = 1;
     heist_sim_check(p->begun == p->ended && heist_group_count(p->g) == 0);
+    heist_sim_check(p->freed == p->ended); /* what they brought, too */
     heist_sim_check(heist_group_failures(p->g) == p->failed);
     heist_sim_check((err == HEIST_EGROUP) == (p->failed > 0));
     p->answer = err;
