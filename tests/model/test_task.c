@@ -77,6 +77,12 @@ static int awaits_until(void *arg, void **out) {
     return last_call(rc);
 }
 
+/* Parked, and only a request ends it. */
+static int waits_for_ever(void *arg, void **out) {
+    (void)arg, (void)out;
+    return last_call(heist_await_until(f, HEIST_FOREVER, NULL));
+}
+
 static int sleeps(void *arg, void **out) {
     (void)arg, (void)out;
     return last_call(heist_sleep(0.001));
@@ -206,6 +212,7 @@ static void setup_takes_back(void) { with_future(awaits_and_takes_back, 1), heis
 static void setup_waits_and_takes_back(void) { with_future(waits_and_takes_back, 1), heist_ref(f); }
 static void setup_section(void) { with_future(in_a_section, 1), heist_ref(f); }
 static void setup_never(void) { with_future(awaits_future, 1); }
+static void setup_parked(void) { with_future(waits_for_ever, 1); }
 static void setup_until(void) { with_future(awaits_until, 1), heist_ref(f); }
 static void setup_another(void) {
     with_future(awaits_then_makes_another, 1);
@@ -399,6 +406,7 @@ int main(int argc, char **argv) {
     static const struct model_case cases[] = {
         {"cancel against a completed await", setup_awaits, {worker, complete, cancel}, check_awaits, {2, 0}, {3, 0}},
         {"cancel against an await that never ends", setup_never, {worker, cancel}, check_never, {3, 1}, {4, 1}},
+        {"cancel against a wait that never ends", setup_parked, {worker, cancel}, check_never, {3, 1}, {4, 1}},
         {"cancel against a deadline", setup_until, {worker, complete, cancel}, check_until, {2, 0}, {2, 1}},
         {"cancel against a sleep", setup_sleeps, {worker, cancel}, check_request, {3, 1}, {4, 1}},
         {"cancel against an item", setup_receives, {worker, send, cancel}, check_receives, {2, 0}, {3, 0}},
