@@ -168,6 +168,7 @@ int heist_gather_future(heist_future *const *futures, size_t n, unsigned flags, 
     g->flags = flags;
     heist__many_init(&g->many, &gathered_class, g->parts, n);
     g->results = (void **)(void *)&g->parts[n];
+    /* cppcheck-suppress AssignmentAddressToInteger ; it does not read a pointer to _Atomic(...) */
     g->held = (_Atomic(uint8_t) *)(void *)&g->results[n];
     for (size_t i = 0; i < n; i++) g->parts[i].future = futures[i];
     heist_future *outer;

@@ -104,6 +104,7 @@ static int wait(struct barrier *b, int64_t deadline_ns) {
     heist__embedded_waits(self);
     struct waiting w;
     w.barrier = b;
+    w.index = 0; /* told by the last to arrive */
     w.node.linked = false;
     w.wait.deadline_ns = deadline_ns;
     w.wait.publish = publish;

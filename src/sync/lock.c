@@ -201,6 +201,7 @@ static int acquire_slow(struct heist__lock *l, int64_t deadline_ns, bool strict)
     w.strict = strict;
     w.again = false;
     w.asleep = false;
+    w.owns = false; /* told by a release that hands it over */
     w.node.linked = false;
     w.wait.deadline_ns = deadline_ns;
     w.wait.publish = publish;
