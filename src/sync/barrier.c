@@ -43,6 +43,7 @@ struct waiting {
     struct heist__waitnode node;
     struct barrier *barrier;
     int index;
+    bool last; /* it has let the others go, who may end the barrier's memory */
 };
 
 /* The last one has come.  Under the guard; the list of those to wake. */
@@ -79,6 +80,7 @@ static bool publish(struct heist__wait *wait, heist_loop *loop) {
     heist__waitq_wake_all(woken);
     if (got == -EAGAIN) return true;
     w->index = got;
+    w->last = true;
     wait->code = got < 0 ? got : 0;
     return false;
 }
@@ -105,13 +107,14 @@ static int wait(struct barrier *b, int64_t deadline_ns) {
     struct waiting w;
     w.barrier = b;
     w.index = 0; /* told by the last to arrive */
+    w.last = false;
     w.node.linked = false;
     w.wait.deadline_ns = deadline_ns;
     w.wait.publish = publish;
     w.wait.withdraw = withdraw;
     err = heist__wait(&w.wait);
     if (err) return err;
-    heist__guard_pass(&b->guard);
+    if (!w.last) heist__guard_pass(&b->guard);
     return w.index;
 }
 

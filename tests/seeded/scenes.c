@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <heist.h>
 #include <heist/testing.h>
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -502,6 +503,161 @@ SCENE(shares) {
     heist_sim_thread_join(h);
     heist_sim_check(heist_once_destroy(&s.once) == 0 && heist_rwlock_destroy(&s.rwlock) == 0);
     heist_sim_check(heist_semaphore_destroy(&s.permits) == 0 && heist_semaphore_value(&s.permits) == 2);
+    close_runtime(rt);
+}
+
+/* An object whose memory ends with the call that it let go on: whoever is let go spoils it at once, and nobody touches
+ * it after that, neither to read (a spoilt short lock is never free) nor to write. */
+
+enum {
+    LIFE_EVENT,
+    LIFE_LOCK,
+    LIFE_SEMAPHORE,
+    LIFE_READ,
+    LIFE_WRITE,
+    LIFE_ONCE,
+    LIFE_WAITGROUP,
+    LIFE_BARRIER,
+    LIFE_CONDITION,
+    LIFE_KINDS
+};
+
+struct life_scene {
+    unsigned kind;
+    bool said; /* the lock */
+    union {
+        unsigned char bytes[256];
+        heist_event event;
+        heist_semaphore semaphore;
+        heist_rwlock rwlock;
+        heist_once once;
+        heist_waitgroup group;
+        heist_barrier barrier;
+        struct {
+            heist_lock lock;
+            heist_condition condition;
+        };
+    };
+};
+
+static void life_begin(struct life_scene *s, unsigned kind) {
+    memset(s, 0, sizeof(*s));
+    s->kind = kind;
+    heist_lock_init(&s->lock);
+    switch (kind) {
+        case LIFE_EVENT: heist_event_init(&s->event); break;
+        case LIFE_LOCK: heist_sim_check(heist_lock_try_acquire(&s->lock) == 0); break;
+        case LIFE_SEMAPHORE: heist_sim_check(heist_semaphore_init(&s->semaphore, 0) == 0); break;
+        case LIFE_READ:
+        case LIFE_WRITE:
+            heist_rwlock_init(&s->rwlock);
+            heist_sim_check((kind == LIFE_READ ? heist_rwlock_try_acquire_read(&s->rwlock)
+                                               : heist_rwlock_try_acquire_write(&s->rwlock)) == 0);
+            break;
+        case LIFE_ONCE: heist_once_init(&s->once); break;
+        case LIFE_WAITGROUP:
+            heist_waitgroup_init(&s->group);
+            heist_sim_check(heist_waitgroup_add(&s->group, 1) == 0);
+            break;
+        case LIFE_BARRIER: heist_sim_check(heist_barrier_init(&s->barrier, 2) == 0); break;
+        case LIFE_CONDITION: heist_sim_check(heist_condition_init(&s->condition, &s->lock) == 0); break;
+    }
+}
+
+static int life_once(void *arg) {
+    (void)arg;
+    return 0;
+}
+
+/* One call that waits; with 0 it was let go. */
+static int life_wait(struct life_scene *s, double soon) {
+    switch (s->kind) {
+        case LIFE_EVENT: return heist_event_wait_until(&s->event, soon);
+        case LIFE_LOCK: return heist_lock_acquire_until(&s->lock, soon);
+        case LIFE_SEMAPHORE: return heist_semaphore_acquire_until(&s->semaphore, soon);
+        case LIFE_READ:
+        case LIFE_WRITE: return heist_rwlock_acquire_write_until(&s->rwlock, soon);
+        case LIFE_ONCE:
+            while (!heist_once_done(&s->once)) { /* the other one calls it, and then uses it no more */
+                heist_sleep(0.0001);
+                heist_sim_spin();
+            }
+            return heist_once_call_until(&s->once, life_once, s, soon);
+        case LIFE_WAITGROUP: return heist_waitgroup_wait_until(&s->group, soon);
+        case LIFE_BARRIER: return heist_barrier_wait(&s->barrier);
+        default:
+            heist_sim_check(heist_lock_acquire(&s->lock) == 0);
+            while (!s->said) {
+                int err = heist_condition_wait_until(&s->condition, soon);
+                heist_sim_check(err == 0 || err == -ETIMEDOUT);
+                soon = INFINITY;
+            }
+            return heist_lock_release(&s->lock);
+    }
+}
+
+static void life_spoil(struct life_scene *s) { memset(s->bytes, 0xff, sizeof(s->bytes)); }
+
+static int life_waiter(void *arg, void **out) {
+    (void)out;
+    struct life_scene *s = arg;
+    int err = life_wait(s, heist_time() + 0.0001 * heist_sim_choose(3));
+    if (err == -ETIMEDOUT) err = life_wait(s, INFINITY);
+    heist_sim_check(err >= 0);
+    if (!err) life_spoil(s); /* of a barrier's two the first, which the last lets go */
+    return 0;
+}
+
+static int life_giver(void *arg, void **out) {
+    (void)out;
+    struct life_scene *s = arg;
+    int err = 0;
+    switch (s->kind) {
+        case LIFE_EVENT: err = heist_event_set(&s->event); break;
+        case LIFE_LOCK: err = heist_lock_release(&s->lock); break;
+        case LIFE_SEMAPHORE: err = heist_semaphore_release(&s->semaphore); break;
+        case LIFE_READ: err = heist_rwlock_release_read(&s->rwlock); break;
+        case LIFE_WRITE: err = heist_rwlock_release_write(&s->rwlock); break;
+        case LIFE_ONCE: err = heist_once_call(&s->once, life_once, s); break;
+        case LIFE_WAITGROUP: err = heist_waitgroup_done(&s->group); break;
+        case LIFE_BARRIER: return life_waiter(s, NULL);
+        case LIFE_CONDITION:
+            heist_sim_check(heist_lock_acquire(&s->lock) == 0);
+            s->said = true;
+            heist_sim_check(heist_condition_notify(&s->condition, 1) >= 0);
+            err = heist_lock_release(&s->lock);
+            break;
+    }
+    heist_sim_check(err == 0);
+    return 0;
+}
+
+static void life_waiter_thread(void *arg) { (void)life_waiter(arg, NULL); }
+static void life_giver_thread(void *arg) { (void)life_giver(arg, NULL); }
+
+SCENE(lifetimes) {
+    heist_runtime *rt = open_runtime(arg);
+    struct life_scene s[LIFE_KINDS];
+    heist_task *tasks[2 * LIFE_KINDS];
+    heist_sim_thread *threads[2 * LIFE_KINDS];
+    int n_tasks = 0, n_threads = 0;
+    for (unsigned kind = 0; kind < LIFE_KINDS; kind++) {
+        life_begin(&s[kind], kind);
+        for (int waits = 0; waits < 2; waits++) {
+            int err = heist_sim_choose(2) ? heist_sim_thread_start(waits ? life_waiter_thread : life_giver_thread,
+                                                                   &s[kind], &threads[n_threads++])
+                                          : heist_runtime_run_coroutine(rt, waits ? life_waiter : life_giver, &s[kind],
+                                                                        NULL, &tasks[n_tasks++]);
+            heist_sim_check(err == 0);
+        }
+    }
+    while (n_tasks) {
+        heist_sim_check(heist_await(tasks[--n_tasks], NULL) == 0);
+        heist_unref(tasks[n_tasks]);
+    }
+    while (n_threads) heist_sim_thread_join(threads[--n_threads]);
+    for (unsigned kind = 0; kind < LIFE_KINDS; kind++)
+        for (size_t i = 0; i < sizeof(s[kind].bytes); i++) heist_sim_check(s[kind].bytes[i] == 0xff);
     close_runtime(rt);
 }
 
@@ -1596,6 +1752,7 @@ const struct scene scenes[] = {
     {"channel", channel, 1},
     {"either", either, 1},
     {"shares", shares, 1},
+    {"lifetimes", lifetimes, 1},
     {"counted", counted, 1},
     {"locks", locks, 1},
     {"deadlines", deadlines, 1},
