@@ -46,14 +46,15 @@ HEIST_API size_t heist_broadcast_receivers(heist_broadcast *b);
  * Context: any.  Suspends: never.  Ownership: *out is one reference.  Errors: -ENOMEM. */
 HEIST_API int heist_broadcast_subscribe(heist_broadcast *b, heist_receiver **out) HEIST_NODISCARD;
 HEIST_API heist_receiver *heist_receiver_ref(heist_receiver *r);
-/* The last unref ends the subscription.  Context: any.  Suspends: never. */
+/* The last unref ends the subscription.  Context: any.  Suspends: never.
+ * Undefined: while a call is in progress that has no reference of its own. */
 HEIST_API void heist_receiver_unref(heist_receiver *r);
 
 /* The next value.  Callers that share a receiver share its values out among them.
  * Context: any.  Suspends: may.  Ownership: a reference to the value, by value_ref.  Cancelled or timed out, it took
  * nothing.  Errors: HEIST_ELAGGED (values were lost since the last call, heist_receiver_lost says how many; the next
- * call gives the oldest that is kept), HEIST_ESHUTDOWN (closed, and all seen), -ECANCELED, HEIST_ENOTINCORO, and
- * -ETIMEDOUT in the form with a deadline, an instant of heist_time(). */
+ * call gives the oldest that is kept), HEIST_ESHUTDOWN (closed, and all seen), -ECANCELED, HEIST_ENOTINCORO, -ENOMEM
+ * (the first wait of a plain thread), and -ETIMEDOUT in the form with a deadline, an instant of heist_time(). */
 HEIST_API int heist_receiver_recv(heist_receiver *r, void **out);
 HEIST_API int heist_receiver_recv_until(heist_receiver *r, void **out, double deadline);
 /* The same at once, or -EAGAIN.  Context: any, callbacks too.  Suspends: never. */

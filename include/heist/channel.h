@@ -20,8 +20,8 @@ HEIST_API heist_channel *heist_channel_ref(heist_channel *c);
 HEIST_API void heist_channel_unref(heist_channel *c);
 
 /* Context: any.  Suspends: may.  Cancelled or timed out, it sent nothing and took nothing.
- * Errors: HEIST_ESHUTDOWN (send: closed; recv: closed and empty), -ECANCELED, HEIST_ENOTINCORO, and
- * -ETIMEDOUT in the forms with a deadline (an instant of heist_time()). */
+ * Errors: HEIST_ESHUTDOWN (send: closed; recv: closed and empty), -ECANCELED, HEIST_ENOTINCORO, -ENOMEM (the first
+ * wait of a plain thread), and -ETIMEDOUT in the forms with a deadline (an instant of heist_time()). */
 HEIST_API int heist_channel_send(heist_channel *c, void *value);
 HEIST_API int heist_channel_recv(heist_channel *c, void **out);
 HEIST_API int heist_channel_send_until(heist_channel *c, void *value, double deadline);

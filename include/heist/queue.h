@@ -48,9 +48,9 @@ HEIST_API void heist_queue_unref(heist_queue *q);
  * Context: any.  Suspends: may.  Ownership: the item is the queue's when put has returned 0, and the caller's when
  * it has failed; it is the caller's when get has returned 0.  Cancelled or timed out, they put and took nothing.
  * Errors: HEIST_ESHUTDOWN (put: shut down; get: shut down, and empty or shut down at once), -ECANCELED,
- * HEIST_ENOTINCORO, -ENOMEM (put: a queue of more than 1,024 must grow), and -ETIMEDOUT in the forms with a
- * deadline, an instant of heist_time(), when it is over; one that is over before serves without waiting.  -EINVAL: the
- * deadline is no number. */
+ * HEIST_ENOTINCORO, -ENOMEM (put: a queue of more than 1,024 must grow; the first wait of a plain thread), and
+ * -ETIMEDOUT in the forms with a deadline, an instant of heist_time(), when it is over; one that is over before serves
+ * without waiting.  -EINVAL: the deadline is no number. */
 HEIST_API int heist_queue_put(heist_queue *q, void *item);
 HEIST_API int heist_queue_get(heist_queue *q, void **out);
 HEIST_API int heist_queue_put_until(heist_queue *q, void *item, double deadline);
@@ -64,7 +64,8 @@ HEIST_API int heist_queue_get_nowait(heist_queue *q, void **out);
  * Errors: -EINVAL, called more often than items were put. */
 HEIST_API int heist_queue_task_done(heist_queue *q);
 /* Waits until each item that was put has been dealt with; at once when there is none.
- * Context: any.  Suspends: may.  Errors: -ECANCELED, HEIST_ENOTINCORO, -ETIMEDOUT. */
+ * Context: any.  Suspends: may.  Errors: -ECANCELED, HEIST_ENOTINCORO, -ETIMEDOUT, -ENOMEM (the first wait of a plain
+ * thread). */
 HEIST_API int heist_queue_join(heist_queue *q);
 HEIST_API int heist_queue_join_until(heist_queue *q, double deadline);
 

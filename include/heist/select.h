@@ -50,8 +50,8 @@ typedef struct heist_select_case {
  * waits for the cancel request or the deadline.
  * Context: any.  Suspends: may.  Ownership: borrows every object during the call; values as in the single calls.
  * Errors: -ECANCELED (it took nothing; futures are not cancelled by it), -ETIMEDOUT, HEIST_ENOTINCORO, -ENOMEM (more
- * than 8 cases, or a queue must grow), HEIST_ESELFAWAIT, -EINVAL (an unknown op, more than 65,536 cases, a deadline
- * that is no number). */
+ * than 8 cases, a queue must grow, or the first wait of a plain thread), HEIST_ESELFAWAIT, -EINVAL
+ * (an unknown op, more than 65,536 cases, a deadline that is no number). */
 HEIST_API int heist_select(heist_select_case *cases, size_t n);
 HEIST_API int heist_select_until(heist_select_case *cases, size_t n, double deadline);
 /* At once, or -EAGAIN: the form with a default.  Context: any, callbacks too.  Suspends: never. */

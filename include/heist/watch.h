@@ -44,12 +44,13 @@ HEIST_API int heist_watch_close(heist_watch *w);
  * Errors: -ENOMEM. */
 HEIST_API int heist_watch_subscribe(heist_watch *w, heist_watcher **out) HEIST_NODISCARD;
 HEIST_API heist_watcher *heist_watcher_ref(heist_watcher *w);
+/* Context: any.  Suspends: never.  Undefined: while a call is in progress that has no reference of its own. */
 HEIST_API void heist_watcher_unref(heist_watcher *w);
 
 /* Waits until there is a value that this watcher has not seen, and gives the latest.
  * Context: any.  Suspends: may.  Ownership: a reference to the value, by value_ref.  Cancelled or timed out, it has
- * seen nothing.  Errors: HEIST_ESHUTDOWN (closed, and seen), -ECANCELED, HEIST_ENOTINCORO, and -ETIMEDOUT in the form
- * with a deadline, an instant of heist_time(). */
+ * seen nothing.  Errors: HEIST_ESHUTDOWN (closed, and seen), -ECANCELED, HEIST_ENOTINCORO, -ENOMEM (the first wait of a
+ * plain thread), and -ETIMEDOUT in the form with a deadline, an instant of heist_time(). */
 HEIST_API int heist_watcher_changed(heist_watcher *w, void **out);
 HEIST_API int heist_watcher_changed_until(heist_watcher *w, void **out, double deadline);
 /* The same at once, or -EAGAIN.  Context: any, callbacks too.  Suspends: never. */
