@@ -164,7 +164,7 @@ int heist_completions_next_until(heist_completions *it, double deadline, heist_f
 }
 
 int heist_completions_await(heist_completions *it, void **out) {
-    heist_future *f;
+    heist_future *f = NULL;
     int got = heist_completions_next(it, &f);
     if (got != 1) return got;
     int err = heist_future_result(f, out);

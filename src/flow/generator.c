@@ -407,7 +407,7 @@ void heist_foreach_end(heist_foreach_state *s) {
 
 int heist_generator_collect(heist_generator *g, heist_filter_fn keep, void *arg, void ***out, size_t *count) {
     if (!g || !out || !count) return -EINVAL;
-    void **values = NULL, *value;
+    void **values = NULL, *value = NULL;
     size_t n = 0, room = 0;
     int err;
     while (!(err = heist_generator_next(g, &value))) {

@@ -154,7 +154,7 @@ int heist_broadcast_send(heist_broadcast *b, void *value) {
     heist__spin_unlock(&b->port.lock);
     heist__waitq_wake_all(woken);
     if (b->value_unref && full) b->value_unref(old);
-    if (spare_ref) b->value_unref(value);
+    if (b->value_unref && spare_ref) b->value_unref(value);
     return receivers > INT32_MAX ? INT32_MAX : (int)receivers;
 }
 

@@ -122,7 +122,7 @@ static inline __attribute__((always_inline)) int heist__port_pass(struct heist__
                 return err;
             }
         }
-        err = klass->grow(port);
+        err = klass->grow ? klass->grow(port) : -EAGAIN; /* who cannot grow never asks for it */
         if (err) return err;
         self = heist__self();
     }
@@ -140,7 +140,7 @@ static inline __attribute__((always_inline)) int heist__port_try(struct heist__p
         heist__spin_unlock(&port->lock);
         if (wake) heist__park_wake(wake);
         if (err != HEIST__PORT_GROW) return err;
-        err = klass->grow(port);
+        err = klass->grow ? klass->grow(port) : -EAGAIN; /* who cannot grow never asks for it */
         if (err) return err;
     }
 }

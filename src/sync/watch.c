@@ -138,7 +138,7 @@ int heist_watch_set(heist_watch *w, void *value) {
     heist__spin_unlock(&w->port.lock);
     heist__waitq_wake_all(woken);
     if (w->value_unref) w->value_unref(old);
-    if (spare_ref) w->value_unref(value);
+    if (w->value_unref && spare_ref) w->value_unref(value);
     return 0;
 }
 

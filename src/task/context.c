@@ -211,7 +211,7 @@ static int value_of(const struct heist__vars *v, heist_context_var *var, void **
     bool found;
     uint32_t at = place_of(v, var, &found);
     if (!found && !var->has_default) return HEIST_ENOTSET;
-    if (out) *out = found ? v->entries[at].item->value : var->value;
+    if (out) *out = v && found ? v->entries[at].item->value : var->value;
     return 0;
 }
 
