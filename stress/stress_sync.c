@@ -6,7 +6,8 @@
  * a buffer under two conditions comes out; each round of a barrier has all its parties
  * and each index once; what is done once is done once; an event or a wait group is not
  * touched after the wait that needed it.  A call that was cancelled, timed out or
- * refused has taken nothing.  And every wait is answered, however greedy the others are.
+ * refused has taken nothing.  On one worker nobody gets a lock or permit twice while another
+ * waits for it; and every wait is answered, however greedy the others are.
  * Threads: members are tasks, pinned tasks of two runtimes and plain threads; cancellers.
  * Invariant: an object under attack is found by an index, members never leave with one
  * in hand, and a member that waits has its slot of the watchdog set. */
@@ -497,6 +498,71 @@ static void check_objects(void) {
     stress_check(heist_barrier_destroy(&meeting.barrier) == 0, "somebody waits at the barrier in the end");
 }
 
+/* ---- first come, first served ----
+ *
+ * On one worker the order of the calls is the order in which they are queued, so the bound can be counted: while one
+ * waits, each of the others has what it waits for at most once, however greedy they are.  (With more workers a call may
+ * stand for long before it is queued, and nobody outside can tell.) */
+
+#define FAIR_MOST 16
+struct fair {
+    heist_lock lock;
+    heist_semaphore permits;
+    int members;
+    long locked, let_in; /* how often, by anybody */
+    struct stress_rng rng[FAIR_MOST];
+};
+struct fair_member {
+    struct fair *fair;
+    int number;
+};
+
+static int takes_turns(void *arg, void **out) {
+    struct fair_member *m = arg;
+    struct fair *f = m->fair;
+    struct stress_rng *rng = &f->rng[m->number];
+    int err = 0;
+    (void)out;
+    for (int i = 0; i < 40 && !err; i++) {
+        bool lock = stress_chance(rng, 60);
+        long *count = lock ? &f->locked : &f->let_in, before = *count;
+        err = lock ? heist_lock_acquire(&f->lock) : heist_semaphore_acquire(&f->permits);
+        if (err) break;
+        /* Who was inside already does not count among those that passed. */
+        stress_check(*count - before <= f->members - 1, "while one waited the other %d had it %ld times",
+                     f->members - 1, *count - before);
+        ++*count;
+        unsigned rests = (unsigned)stress_below(rng, 4);
+        while (rests-- && !err) err = heist_yield();
+        int ended = lock ? heist_lock_release(&f->lock) : heist_semaphore_release(&f->permits);
+        if (!err) err = ended;
+        if (stress_chance(rng, 20) && !err) err = heist_sleep((double)stress_below(rng, 50) * 1e-6);
+    }
+    return err;
+}
+
+static void first_come(struct stress_rng *rng) {
+    struct fair f = {.lock = HEIST_LOCK_INIT, .members = 2 + (int)stress_below(rng, FAIR_MOST - 1)};
+    struct fair_member member[FAIR_MOST];
+    heist_task *task[FAIR_MOST];
+    heist_runtime *rt = stress_runtime("fair", 1, NULL);
+    stress_phase("first come, first served");
+    if (heist_semaphore_init(&f.permits, 1 + (int)stress_below(rng, 3))) stress_die("a semaphore");
+    for (int i = 0; i < f.members; i++) {
+        f.rng[i] = stress_stream(rng, (uint64_t)(MEMBERS + 8 + i));
+        member[i] = (struct fair_member){&f, i};
+        int err = heist_runtime_run_coroutine(rt, takes_turns, &member[i], NULL, &task[i]);
+        if (err < 0) stress_die("a member: %s", heist_strerror(err));
+    }
+    for (int i = 0; i < f.members; i++) {
+        int err = heist_await(task[i], NULL);
+        stress_check(err == 0, "a member ended with %s", heist_error_name(err));
+        heist_unref(task[i]);
+    }
+    stress_runtime_end(rt);
+    stress_check(heist_lock_destroy(&f.lock) == 0 && heist_semaphore_destroy(&f.permits) == 0, "somebody waits in the end");
+}
+
 static void one_round(struct stress_rng *rng) {
     int workers = stress_draw_workers(rng), threads = 1 + (int)stress_below(rng, 4);
     int tasks = 2 + (int)stress_below(rng, 40), cancellers = (int)stress_below(rng, 3);
@@ -565,6 +631,7 @@ static void one_round(struct stress_rng *rng) {
     if (two) stress_runtime_end(rt[1]);
     stress_runtime_end(rt[0]);
     check_objects();
+    first_come(rng);
 }
 
 int main(int argc, char **argv) {
