@@ -24,7 +24,8 @@ static heist_task *take(struct heist__deque *d, bool alone, bool top) {
 #define STACK_NS 200000
 
 /* One step, and what runs in place within it: how many tasks ran. */
-static inline __attribute__((always_inline)) unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool top, unsigned in_place) {
+static inline __attribute__((always_inline)) unsigned step_of(struct heist__worker *w, struct heist__deque *d, bool top,
+                                                              unsigned in_place) {
     heist_task *t = take(d, w->alone, top);
     if (!t) return 0;
     w->in_place = in_place;

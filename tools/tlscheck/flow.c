@@ -233,7 +233,12 @@ static bool never_returns(const char *name) {
     };
     for (size_t i = 0; name && i < sizeof(list) / sizeof(list[0]); i++)
         if (strcmp(list[i], name) == 0) return true;
-    return false;
+    /* UndefinedBehaviorSanitizer's, where what it finds is fatal; taken for calls that come back, what follows them in
+     * the object seems to go on with their registers. */
+    static const char handler[] = "__ubsan_handle_", fatal[] = "_abort";
+    size_t length = name ? strlen(name) : 0;
+    return length > sizeof(handler) + sizeof(fatal) && strncmp(name, handler, sizeof(handler) - 1) == 0 &&
+           strcmp(name + length - (sizeof(fatal) - 1), fatal) == 0;
 }
 
 static void arguments(struct pass *p, size_t i, const char *name) {
