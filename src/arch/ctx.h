@@ -39,9 +39,9 @@
 HEIST__CTX_HIDDEN void *heist__ctx_switch(void **save, void *to, void *payload);
 
 /* The same without a call instruction, where the machine gains by it.  The processor remembers where each call came
- * from and predicts the next return with it; of a call that ends in a jump to another stack the memory stays behind, and
- * the next return goes wrong.  So the return address is pushed by hand.  Nothing of the caller may stand below the stack
- * pointer: what includes this is compiled with -mno-red-zone.  A debugger sees the same frame either way. */
+ * from and predicts the next return with it; of a call that ends in a jump to another stack the memory stays behind,
+ * and the next return goes wrong.  So the return address is pushed by hand.  Nothing of the caller may stand below the
+ * stack pointer: what includes this is compiled with -mno-red-zone.  A debugger sees the same frame either way. */
 static inline __attribute__((always_inline)) void *heist__ctx_jump(void **save, void *to, void *payload) {
 #if defined(__x86_64__)
     void *answer;

@@ -21,8 +21,8 @@
 #include "sched/held.h"
 #include "sched/step.h"
 #include "sched/timeout.h"
-#include "task/context.h"
 #include "task/birth.h"
+#include "task/context.h"
 #include "task/extra.h"
 #include "task/state.h"
 
