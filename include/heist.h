@@ -24,6 +24,7 @@
  *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
  *   heist/with.h     before and after a block   heist/defer.h    clean-up that always runs
  *   heist/executor.h calls that block, on threads beside
+ *   heist/resolve.h  names to addresses, and back
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -50,6 +51,7 @@
 #include <heist/once.h>
 #include <heist/queue.h>
 #include <heist/pipeline.h>
+#include <heist/resolve.h>
 #include <heist/runner.h>
 #include <heist/runtime.h>
 #include <heist/rwlock.h>

@@ -36,7 +36,12 @@
     X(HEIST_ENOTASK, -10023, "only a task can do this, and no task calls")                                             \
     X(HEIST_EGROUP, -10024, "tasks of a group failed; the group tells which")                                          \
     X(HEIST_EEXECSHUTDOWN, -10025, "the executor was shut down")                                                       \
-    X(HEIST_EBROKENPOOL, -10026, "an initializer of the executor failed")
+    X(HEIST_EBROKENPOOL, -10026, "an initializer of the executor failed")                                              \
+    X(HEIST_ENONAME, -10027, "there is no such name")                                                                  \
+    X(HEIST_ENOADDRESS, -10028, "the name has no address of that family")                                              \
+    X(HEIST_ETRYAGAIN, -10029, "no name server gave an answer; it may later")                                          \
+    X(HEIST_ENAMEFAIL, -10030, "the look-up of the name failed, and will again")                                       \
+    X(HEIST_ESERVICE, -10031, "there is no such service for this type of socket")
 
 HEIST_BEGIN_DECLS
 

@@ -346,6 +346,7 @@ int heist__loop_close(heist_loop *loop, double executor_seconds) {
             self->loop = NULL;
         }
         heist__end_default_executor(loop->rt, executor_seconds);
+        heist__end_resolver(loop->rt);
         self->worker = loop->worker;
         self->loop = loop;
         if (executor_seconds > 0) heist__worker_turn(loop->worker, 0);

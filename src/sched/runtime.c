@@ -147,6 +147,7 @@ static void destroy(heist_runtime *rt) {
     if (heist__list_linked(&rt->link)) heist__list_remove(&rt->link);
     heist__spin_unlock(&runtimes_lock);
     heist__end_default_executor(rt, 0); /* of one that was never closed */
+    heist__end_resolver(rt);
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *w = rt->worker[i];
         if (!w) continue;

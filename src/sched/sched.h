@@ -137,6 +137,9 @@ struct heist_runtime {
     struct heist_executor *executor; /* the default one, a reference, or NULL; flow/executor.c */
     int (*executor_end)(heist_runtime *rt, double seconds); /* set with it; 0 when there is none any more */
     bool executor_ended; /* there will be none any more */
+    struct heist__resolver *resolver; /* whom look-ups of names ask instead of the system, or NULL; net/resolver.c */
+    void (*resolver_end)(struct heist__resolver *resolver); /* set with it */
+    bool resolver_ended;
     struct heist__spin virtual_lock; /* one advances the clock at a time */
 };
 
@@ -228,6 +231,8 @@ void heist__worker_left(heist_runtime *rt);
  * may suspend): 0, -ETIMEDOUT (it is reported), or why the wait ended. */
 #define HEIST__EXECUTOR_SECONDS 300.0 /* by heist_run */
 int heist__end_default_executor(heist_runtime *rt, double seconds);
+/* Lets go of the resolver, for good. */
+void heist__end_resolver(heist_runtime *rt);
 void heist__report_live(heist_runtime *rt, const char *message);
 
 /* As heist_runtime_close; the default executor has executor_seconds to end its jobs. */

@@ -106,6 +106,15 @@ int heist__end_default_executor(heist_runtime *rt, double seconds) {
     return err;
 }
 
+void heist__end_resolver(heist_runtime *rt) {
+    heist__mutex_lock(&rt->mutex);
+    struct heist__resolver *resolver = rt->resolver;
+    rt->resolver = NULL;
+    rt->resolver_ended = true;
+    heist__mutex_unlock(&rt->mutex);
+    if (resolver) rt->resolver_end(resolver);
+}
+
 int heist_runtime_close(heist_runtime *rt, double timeout) { return heist__runtime_close(rt, timeout, 0); }
 
 int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seconds) {
@@ -133,6 +142,7 @@ int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seco
     if (!mine) return 0;
     for (int i = rt->inherited ? 1 : 0; i < rt->workers; i++) heist__sys_thread_join(rt->worker[i]->thread, NULL);
     heist__end_default_executor(rt, executor_seconds);
+    heist__end_resolver(rt);
     for (int i = 0; i < rt->workers; i++) heist__loop_shut(rt->worker[i]->loop);
     heist__mutex_lock(&rt->mutex);
     rt->closed = true;
