@@ -25,6 +25,7 @@
  *   heist/with.h     before and after a block   heist/defer.h    clean-up that always runs
  *   heist/executor.h calls that block, on threads beside
  *   heist/resolve.h  names to addresses, and back
+ *   heist/stream.h   readers and writers over TCP, pipes, TLS
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -57,6 +58,7 @@
 #include <heist/rwlock.h>
 #include <heist/select.h>
 #include <heist/semaphore.h>
+#include <heist/stream.h>
 #include <heist/task.h>
 #include <heist/timeout.h>
 #include <heist/version.h>

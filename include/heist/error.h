@@ -41,7 +41,9 @@
     X(HEIST_ENOADDRESS, -10028, "the name has no address of that family")                                              \
     X(HEIST_ETRYAGAIN, -10029, "no name server gave an answer; it may later")                                          \
     X(HEIST_ENAMEFAIL, -10030, "the look-up of the name failed, and will again")                                       \
-    X(HEIST_ESERVICE, -10031, "there is no such service for this type of socket")
+    X(HEIST_ESERVICE, -10031, "there is no such service for this type of socket")                                        \
+    X(HEIST_EINCOMPLETE, -10032, "the stream ended before what was asked for had come")                                \
+    X(HEIST_ELIMIT, -10033, "the separator, or the end, does not come within the limit")
 
 HEIST_BEGIN_DECLS
 

@@ -18,6 +18,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -82,6 +83,27 @@ static inline ssize_t heist__sys_read(int fd, void *buffer, size_t bytes) {
 static inline ssize_t heist__sys_write(int fd, const void *buffer, size_t bytes) {
     HEIST_SYS_POINT("write", fd);
     HEIST__SYS_ANSWER(ssize_t, write(fd, buffer, bytes));
+}
+
+static inline ssize_t heist__sys_writev(int fd, const struct iovec *vectors, int count) {
+    HEIST_SYS_POINT("writev", fd);
+    HEIST__SYS_ANSWER(ssize_t, writev(fd, vectors, count));
+}
+
+/* The file's position is left alone. */
+static inline ssize_t heist__sys_sendfile(int to, int from, off_t *offset, size_t bytes) {
+    HEIST_SYS_POINT("sendfile", to);
+    HEIST__SYS_ANSWER(ssize_t, sendfile(to, from, offset, HEIST__SYS_BYTES("sendfile", to, bytes)));
+}
+
+static inline ssize_t heist__sys_pread(int fd, void *buffer, size_t bytes, off_t offset) {
+    HEIST_SYS_POINT("pread", fd);
+    HEIST__SYS_ANSWER(ssize_t, pread(fd, buffer, bytes, offset));
+}
+
+static inline off_t heist__sys_lseek(int fd, off_t offset, int whence) {
+    HEIST_SYS_POINT("lseek", fd);
+    HEIST__SYS_ANSWER(off_t, lseek(fd, offset, whence));
 }
 
 /* Another number for the same thing, closed by exec. */

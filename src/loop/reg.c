@@ -25,7 +25,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     r->calls = 0;
     r->owner = owner;
     r->dispose = dispose;
-    for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, NULL};
+    for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
     heist__spin_unlock(&r->lock);
     return r;
 }
@@ -58,7 +58,7 @@ void heist__reg_close(struct heist__reg *r) {
         struct heist__reg_slot *s = &r->slots[i];
         if (s->state == HEIST__SLOT_WAITER && heist__park_claim(s->waiter, HEIST_ECLOSED) == HEIST__CLAIM_WAKE)
             woken[i] = s->waiter;
-        *s = (struct heist__reg_slot){HEIST__SLOT_CLOSED, NULL};
+        *s = (struct heist__reg_slot){HEIST__SLOT_CLOSED, false, NULL};
     }
     bool last = r->calls == 0;
     heist__spin_unlock(&r->lock);
@@ -100,7 +100,8 @@ void heist__reg_event(uint64_t data, uint32_t events) {
             } else if (s->state == HEIST__SLOT_WAITER) {
                 int claim = heist__park_claim(s->waiter, 0);
                 if (claim == HEIST__CLAIM_WAKE) woken[i] = s->waiter;
-                *s = (struct heist__reg_slot){claim != HEIST__CLAIM_LOST ? HEIST__SLOT_EMPTY : HEIST__SLOT_READY, NULL};
+                s->state = claim != HEIST__CLAIM_LOST ? HEIST__SLOT_EMPTY : HEIST__SLOT_READY;
+                s->waiter = NULL;
             }
         }
     }
@@ -121,6 +122,22 @@ int heist__reg_begin(struct heist__reg *r, int direction, bool drained) {
     }
     heist__spin_unlock(&r->lock);
     return result;
+}
+
+void heist__reg_interrupt(struct heist__reg *r, int direction) {
+    struct heist__park *woken = NULL;
+    heist__spin_lock(&r->lock);
+    struct heist__reg_slot *s = &r->slots[direction];
+    if (s->state == HEIST__SLOT_WAITER) {
+        /* A lost claim: it ends by its deadline, or is cancelled, and looks at what has changed. */
+        if (heist__park_claim(s->waiter, -EINTR) == HEIST__CLAIM_WAKE) woken = s->waiter;
+        s->state = HEIST__SLOT_EMPTY;
+        s->waiter = NULL;
+    } else if (s->state != HEIST__SLOT_CLOSED) {
+        s->interrupted = true;
+    }
+    heist__spin_unlock(&r->lock);
+    if (woken) heist__park_wake(woken);
 }
 
 /* Under the lock.  The kernel reports at once what is ready already; its event waits for the lock. */
@@ -154,11 +171,17 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
         result = HEIST_ECLOSED;
     } else if (s->state == HEIST__SLOT_WAITER) {
         result = -EBUSY;
+    } else if (s->interrupted) {
+        s->interrupted = false;
+        result = -EINTR;
     } else if (!r->loop) {
         int err = watch(r, loop);
         if (err) result = err;
     }
-    if (result == 1) *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, park};
+    if (result == 1) {
+        s->state = HEIST__SLOT_WAITER;
+        s->waiter = park;
+    }
     heist__spin_unlock(&r->lock);
     return result;
 }
@@ -166,6 +189,6 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park) {
     heist__spin_lock(&r->lock);
     struct heist__reg_slot *s = &r->slots[direction];
-    if (s->state == HEIST__SLOT_WAITER && s->waiter == park) *s = (struct heist__reg_slot){HEIST__SLOT_EMPTY, NULL};
+    if (s->state == HEIST__SLOT_WAITER && s->waiter == park) *s = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
     heist__spin_unlock(&r->lock);
 }

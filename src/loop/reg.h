@@ -31,6 +31,7 @@ enum { HEIST__SLOT_EMPTY, HEIST__SLOT_READY, HEIST__SLOT_CLOSED, HEIST__SLOT_WAI
 
 struct heist__reg_slot {
     int state;
+    bool interrupted; /* the next wait, whose deadline may be old, returns -EINTR */
     struct heist__park *waiter;
 };
 
@@ -61,6 +62,10 @@ void heist__reg_settle(struct heist__reg *r, heist_loop *loop);
  * unregisters and disposes. */
 void heist__reg_close(struct heist__reg *r);
 
+/* Who waits in this direction, or the next one who is about to, gets -EINTR.  Any thread, while it is not closed for
+ * good (a call in progress keeps it). */
+void heist__reg_interrupt(struct heist__reg *r, int direction);
+
 /* From the poller, by the loop's owner or a rescuer. */
 void heist__reg_event(uint64_t data, uint32_t events);
 
@@ -74,7 +79,7 @@ void heist__reg_leave(struct heist__reg *r);
 int heist__reg_begin(struct heist__reg *r, int direction, bool drained);
 
 /* The commit of a wait, on the worker's stack: 1 parked; 0 go on and try; or a code: -EBUSY,
- * HEIST_ECLOSED, or what the poller said.  `loop` is the current worker's. */
+ * HEIST_ECLOSED, -EINTR, or what the poller said.  `loop` is the current worker's. */
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park);
 /* After a wait that did not end by an event. */
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park);

@@ -62,7 +62,7 @@ void heist_conn_close(heist_conn *c) {
     if (c && !heist__forked()) heist__reg_close(c->reg); /* a child's copy is the parent's */
 }
 
-static ptrdiff_t read_some(heist_conn *c, void *buf, size_t size, int64_t until) {
+ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t until) {
     bool drained = c->drained;
     for (;;) {
         int err = heist__reg_begin(c->reg, HEIST__REG_READ, drained);
@@ -90,44 +90,90 @@ ptrdiff_t heist_conn_read(heist_conn *c, void *buf, size_t size, double deadline
     struct heist__reg *r = c->reg;
     ptrdiff_t n = heist__reg_enter(r);
     if (!n) {
-        n = read_some(c, buf, size, until);
+        n = heist__conn_read_some(c, buf, size, until);
         heist__reg_leave(r);
     }
     heist__fd_skipped(); /* after a failure too: who tries again for ever must give way */
     return n;
 }
 
-/* A pipe raises SIGPIPE where a socket can be told not to: it is held back, and taken if it came. */
-static ssize_t write_pipe(int fd, const void *buf, size_t size) {
-    sigset_t pipe, before, pending;
+/* A pipe, and sendfile, raise SIGPIPE where a send can be told not to: it is held back, and taken if it came. */
+struct held_sigpipe {
+    sigset_t before;
+    bool pending;
+};
+
+static int hold_sigpipe(struct held_sigpipe *h) {
+    sigset_t pipe, pending;
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     sigpending(&pending);
-    int err = pthread_sigmask(SIG_BLOCK, &pipe, &before);
-    if (err) return -err;
-    ssize_t n = heist__sys_write(fd, buf, size);
-    if (n == -EPIPE && !sigismember(&pending, SIGPIPE)) {
+    h->pending = sigismember(&pending, SIGPIPE);
+    return -pthread_sigmask(SIG_BLOCK, &pipe, &h->before);
+}
+
+static void release_sigpipe(struct held_sigpipe *h, ssize_t result) {
+    if (result == -EPIPE && !h->pending) {
         const struct timespec now = {0, 0};
+        sigset_t pipe;
+        sigemptyset(&pipe);
+        sigaddset(&pipe, SIGPIPE);
         while (sigtimedwait(&pipe, NULL, &now) < 0 && errno == EINTR) {}
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &h->before, NULL);
+}
+
+static ssize_t write_pipe(int fd, const struct iovec *iov, int count) {
+    struct held_sigpipe held;
+    int err = hold_sigpipe(&held);
+    if (err) return err;
+    ssize_t n = heist__sys_writev(fd, iov, count);
+    release_sigpipe(&held, n);
     return n;
+}
+
+ptrdiff_t heist__conn_sendfile_some(heist_conn *c, int fd, off_t offset, size_t count, int64_t until) {
+    for (;;) {
+        int err = heist__reg_begin(c->reg, HEIST__REG_WRITE, false);
+        if (err < 0) return err;
+        off_t at = offset;
+        struct held_sigpipe held;
+        err = hold_sigpipe(&held);
+        if (err) return err;
+        ssize_t n = heist__sys_sendfile(c->fd, fd, &at, count);
+        release_sigpipe(&held, n);
+        if (n == -EINTR) continue;
+        if (n != -EAGAIN) return n;
+        err = heist__fd_wait(c->reg, HEIST__REG_WRITE, until);
+        if (err) return err;
+    }
+}
+
+ptrdiff_t heist__conn_try_write(heist_conn *c, const struct iovec *iov, int count) {
+    if (!c->is_socket) return write_pipe(c->fd, iov, count);
+    if (count == 1) return heist__sys_send(c->fd, iov->iov_base, iov->iov_len, 0);
+    struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)count};
+    return heist__sys_sendmsg(c->fd, &message, 0);
+}
+
+ptrdiff_t heist__conn_write_some(heist_conn *c, const struct iovec *iov, int count, int64_t until) {
+    for (;;) {
+        int err = heist__reg_begin(c->reg, HEIST__REG_WRITE, false);
+        if (err < 0) return err;
+        ptrdiff_t n = heist__conn_try_write(c, iov, count);
+        if (n == -EINTR) continue;
+        if (n != -EAGAIN) return n;
+        err = heist__fd_wait(c->reg, HEIST__REG_WRITE, until);
+        if (err) return err;
+    }
 }
 
 static int write_all(heist_conn *c, const char *buf, size_t size, int64_t until, size_t *done) {
     while (*done < size) {
-        int err = heist__reg_begin(c->reg, HEIST__REG_WRITE, false);
-        if (err < 0) return err;
-        ssize_t n = c->is_socket ? heist__sys_send(c->fd, buf + *done, size - *done, MSG_NOSIGNAL)
-                                 : write_pipe(c->fd, buf + *done, size - *done);
-        err = 0;
-        if (n >= 0)
-            *done += (size_t)n;
-        else if (n == -EAGAIN)
-            err = heist__fd_wait(c->reg, HEIST__REG_WRITE, until);
-        else if (n != -EINTR)
-            err = (int)n;
-        if (err) return err;
+        struct iovec rest = {(void *)(uintptr_t)(buf + *done), size - *done};
+        ptrdiff_t n = heist__conn_write_some(c, &rest, 1, until);
+        if (n < 0) return (int)n;
+        *done += (size_t)n;
     }
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include <heist/net.h>
 #include <stdbool.h>
+#include <sys/uio.h>
 
 #include "loop/reg.h"
 
@@ -22,5 +23,18 @@ struct heist_conn {
 int heist__conn_new(int fd, heist_conn **out);
 void heist__conn_adopt(heist_conn *c, int fd);
 int heist__socket_addr(int fd, heist_addr *out);
+
+/* heist_connect from a local address (NULL: the system's choice), but for the entry (listener.c). */
+int heist__connect(const heist_addr *addr, const heist_addr *local, int64_t until, heist_conn **out);
+
+/* ---- for streams, which hold a call of their own open (heist__reg_enter) as long as they use the connection ---- */
+
+/* As heist_conn_read and a write that may be partial, but for the entry; also -EINTR (heist__reg_interrupt). */
+ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t until);
+ptrdiff_t heist__conn_write_some(heist_conn *c, const struct iovec *iov, int count, int64_t until);
+/* Of a file, by the system call: a count; 0 at the end of the file; also -EINVAL and the like, where it cannot. */
+ptrdiff_t heist__conn_sendfile_some(heist_conn *c, int fd, off_t offset, size_t count, int64_t until);
+/* One attempt, in any context: a count, or a code; -EAGAIN, -EINTR. */
+ptrdiff_t heist__conn_try_write(heist_conn *c, const struct iovec *iov, int count);
 
 #endif

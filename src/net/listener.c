@@ -162,13 +162,15 @@ static int start_connect(int fd, const heist_addr *addr, int64_t until) {
     }
 }
 
-static int connect_one(const heist_addr *addr, int64_t until, heist_conn **out) {
-    int fd = open_socket(addr->storage.ss_family);
+int heist__connect(const heist_addr *addr, const heist_addr *local, int64_t until, heist_conn **out) {
+    int family = addr->storage.ss_family;
+    int fd = open_socket(family);
     if (fd < 0) return fd;
     heist_conn *c;
-    int err = wrap(fd, addr->storage.ss_family != AF_UNIX, &c);
+    int err = wrap(fd, family != AF_UNIX, &c);
     if (err) return err;
-    err = start_connect(fd, addr, until);
+    if (local) err = heist__sys_bind(fd, (const struct sockaddr *)&local->storage, local->length);
+    if (!err) err = start_connect(fd, addr, until);
     if (err == 1) {
         int error = 0;
         socklen_t size = sizeof(error);
@@ -189,7 +191,7 @@ int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
     if (!addr || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
     int err = heist__fd_entry();
     if (err) return err;
-    err = connect_one(addr, until, out);
+    err = heist__connect(addr, NULL, until, out);
     heist__fd_skipped();
     return err;
 }

@@ -194,6 +194,9 @@ bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t no
 void heist__ready(heist_task *t);
 int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
                  const heist_task_options *opts, heist_task **out);
+/* A detached task of the library's own in the current worker's runtime, which max_tasks does not refuse.  HEIST_ENOLOOP: no
+ * worker; or as heist__spawn. */
+int heist__spawn_helper(heist_coro_fn fn, void *arg, const heist_task_options *opts);
 /* A whole copy of a task's options, which may be shorter, or NULL.  0 or -EINVAL. */
 int heist__task_read_options(const heist_task_options *from, heist_task_options *to);
 /* Task t is about to await f: when f is the task that this worker would run next, and has not begun, it runs

@@ -140,9 +140,9 @@ static int make_extra(heist_loop *loop, const heist_task_options *opts, const vo
 }
 
 /* What few runtimes ask of each birth. */
-static HEIST_COLD int careful(heist_runtime *rt, heist_loop *loop, const heist_task_options **opts) {
+static HEIST_COLD int careful(heist_runtime *rt, heist_loop *loop, const heist_task_options **opts, bool helper) {
     static const heist_task_options none = HEIST_TASK_OPTIONS_INIT;
-    if (rt->max_tasks && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
+    if (rt->max_tasks && !helper && heist__live_tasks(rt) >= rt->max_tasks) return -EAGAIN;
     if (!*opts && (a_load_rlx(&loop->debug) & HEIST__DEBUG)) *opts = &none; /* rlx: a setting */
     return 0;
 }
@@ -181,8 +181,10 @@ static HEIST_COLD void unmake(struct heist__self *self, heist_task *t) {
     heist__slab_put(self, HEIST__SLAB_FUTURE, t);
 }
 
-int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
-                 const heist_task_options *opts, heist_task **out) {
+/* helper: a constant. */
+static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line,
+                                                       heist_coro_fn fn, void *arg, const heist_task_options *opts,
+                                                       heist_task **out, bool helper) {
     int err = heist_unlikely(opts != NULL) ? check_options(opts) : 0;
     if (heist_unlikely(!fn || err)) return -EINVAL;
     struct heist__self *self = heist__self();
@@ -190,7 +192,7 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     bool own = w && w->rt == rt;
     /* A worker that has seen the close refuses; one that has not is waited for (shutdown.c). */
     if (heist_unlikely(own && w->acked)) return HEIST_ECLOSED;
-    if (heist_unlikely(a_load_rlx(&rt->care)) && (err = careful(rt, loop, &opts))) return err; /* rlx: a setting */
+    if (heist_unlikely(a_load_rlx(&rt->care)) && (err = careful(rt, loop, &opts, helper))) return err; /* rlx: a setting */
     struct heist__extra *extra = NULL;
     if (opts && (err = make_extra(loop, opts, __builtin_return_address(0), &extra))) return err;
     if (opts && (opts->flags & HEIST_TASK_INHERIT_DEADLINE) && (err = inherit_deadline(rt, fn, &extra))) {
@@ -243,6 +245,17 @@ int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line
     else
         inject(rt, t, loop->worker->index);
     return 0;
+}
+
+int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
+                 const heist_task_options *opts, heist_task **out) {
+    return spawn(rt, loop, file, line, fn, arg, opts, out, false);
+}
+
+int heist__spawn_helper(heist_coro_fn fn, void *arg, const heist_task_options *opts) {
+    struct heist__worker *w = heist__self()->worker;
+    if (!w) return HEIST_ENOLOOP;
+    return spawn(w->rt, w->loop->home, __FILE__, __LINE__, fn, arg, opts, NULL, true);
 }
 
 int heist_create_task_at(const char *file, int line, heist_coro_fn fn, void *arg, const heist_task_options *opts,
