@@ -6,12 +6,17 @@
 #ifndef HEIST_INSPECT_H
 #define HEIST_INSPECT_H
 
+#include <heist/barrier.h>
 #include <heist/base.h>
+#include <heist/broadcast.h>
 #include <heist/channel.h>
+#include <heist/condition.h>
 #include <heist/event.h>
 #include <heist/lock.h>
 #include <heist/queue.h>
+#include <heist/rwlock.h>
 #include <heist/semaphore.h>
+#include <heist/watch.h>
 #include <stdio.h>
 
 HEIST_BEGIN_DECLS
@@ -95,6 +100,11 @@ HEIST_API int heist_event_repr(heist_event *event, char *buf, size_t size);
 HEIST_API int heist_semaphore_repr(heist_semaphore *semaphore, char *buf, size_t size);
 HEIST_API int heist_channel_repr(heist_channel *c, char *buf, size_t size);
 HEIST_API int heist_queue_repr(heist_queue *q, char *buf, size_t size);
+HEIST_API int heist_rwlock_repr(heist_rwlock *lock, char *buf, size_t size);
+HEIST_API int heist_condition_repr(heist_condition *condition, char *buf, size_t size);
+HEIST_API int heist_barrier_repr(heist_barrier *barrier, char *buf, size_t size);
+HEIST_API int heist_broadcast_repr(heist_broadcast *b, char *buf, size_t size);
+HEIST_API int heist_watch_repr(heist_watch *w, char *buf, size_t size);
 
 /* ---- everything ---- */
 

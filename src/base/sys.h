@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
@@ -66,6 +67,14 @@ static inline int heist__sys_epoll_ctl(int epfd, int op, int fd, struct epoll_ev
 /* timeout_ns: 0 looks only, negative waits for ever.  By epoll_pwait2 where the kernel has it, else by
  * epoll_wait in milliseconds, rounded up: never early.  Can be -EINTR. */
 int heist__sys_epoll_wait(int epfd, struct epoll_event *events, int max, int64_t timeout_ns);
+
+/* What of `events` is true of fd now; POLLNVAL, POLLERR and POLLHUP may stand beside them.  Never waits. */
+static inline int heist__sys_poll_now(int fd, short events) {
+    HEIST_SYS_POINT("poll", fd);
+    struct pollfd p = {fd, events, 0};
+    int n = poll(&p, 1, 0);
+    return n < 0 ? -errno : p.revents;
+}
 
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_eventfd(unsigned initial) {

@@ -31,7 +31,7 @@ struct heist_channel {
 _Static_assert(offsetof(heist_channel, capacity) <= HEIST_CACHE_LINE, "a hand-over touches one line");
 #endif
 
-static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake);
+static int pass(struct heist__port *port, bool in, struct heist__waitq *queue, void **value, struct heist__park **wake);
 static const struct heist__port_class channel_class = {pass, NULL};
 
 int heist_channel_new(size_t capacity, heist_channel **out) {
@@ -89,9 +89,10 @@ static int recv_locked(heist_channel *c, void **value, struct heist__park **wake
     return c->port.closed ? HEIST_ESHUTDOWN : -EAGAIN;
 }
 
-static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake) {
+static int pass(struct heist__port *port, bool in, struct heist__waitq *queue, void **value,
+                struct heist__park **wake) {
     heist_channel *c = heist_container_of(port, heist_channel, port);
-    (void)who;
+    (void)queue;
     return in ? send_locked(c, *value, wake) : recv_locked(c, value, wake);
 }
 

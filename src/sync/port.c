@@ -3,7 +3,7 @@
 
 static void link_node(struct heist__passing *p, struct heist__park *park) {
     p->node.park = park;
-    heist__waitq_link(p->in ? &p->port->in : &p->port->out, &p->node);
+    heist__waitq_link(p->queue, &p->node);
 }
 
 /* On the worker's stack, with the lock held since the look; commit_wait of suspend.c has the reasons. */
@@ -25,7 +25,7 @@ static bool publish(struct heist__wait *w, heist_loop *loop) {
     struct heist__park *wake = NULL;
     void *value = p->node.value;
     heist__spin_lock(&p->port->lock);
-    int err = p->port->klass->pass(p->port, p->in, p->who, &value, &wake);
+    int err = p->port->klass->pass(p->port, p->in, p->queue, &value, &wake);
     if (err == -EAGAIN) link_node(p, w->park);
     heist__spin_unlock(&p->port->lock);
     if (wake) heist__park_wake(wake);
@@ -38,7 +38,7 @@ static bool publish(struct heist__wait *w, heist_loop *loop) {
 void heist__port_withdraw(struct heist__wait *w) {
     struct heist__passing *p = heist_container_of(w, struct heist__passing, wait);
     heist__spin_lock(&p->port->lock);
-    heist__waitq_unlink(p->in ? &p->port->in : &p->port->out, &p->node);
+    heist__waitq_unlink(p->queue, &p->node);
     heist__spin_unlock(&p->port->lock);
 }
 

@@ -2,9 +2,10 @@
  * queues, receivers of broadcasts and watches.  select waits at several of them.
  *
  * Each kind has one function `pass`, which under the port's lock puts a value in or takes
- * one out, or says -EAGAIN.  What it says -EAGAIN to is linked in the queue of those who
- * wait to put in, or to take out, without the lock having been let go: so nobody can
- * pass between the look and the link, and nobody looks twice.
+ * one out, or says -EAGAIN.  What it says -EAGAIN to is linked in a queue without the lock
+ * having been let go: so nobody can pass between the look and the link, and nobody looks
+ * twice.  A port has two queues, of those who wait to put in, and to take out; where each
+ * receiver has a queue of its own, under the same lock, that one is named instead.
  *
  * A task waits with the lock held: it leaves its stack, and the commit, on the stack of the
  * same thread, links the node and lets the lock go.  Between the two stands the way from one
@@ -32,9 +33,9 @@ struct heist__port;
 #define HEIST__PORT_GROW 1
 
 struct heist__port_class {
-    /* in: puts *value in; else: takes *value out.  `who` is the receiver, for kinds that have such.
+    /* in: puts *value in; else: takes *value out.  With -EAGAIN the caller may link himself in `queue`.
      * *wake: whom to wake after the unlock.  Under the lock. */
-    int (*pass)(struct heist__port *p, bool in, void *who, void **value, struct heist__park **wake);
+    int (*pass)(struct heist__port *p, bool in, struct heist__waitq *queue, void **value, struct heist__park **wake);
     int (*grow)(struct heist__port *p); /* 0 or -ENOMEM; no lock held */
 };
 
@@ -54,14 +55,14 @@ static inline void heist__port_init(struct heist__port *p, const struct heist__p
 /* For select. */
 struct heist__port *heist__channel_port(heist_channel *c);
 struct heist__port *heist__queue_port(heist_queue *q);
-struct heist__port *heist__receiver_port(heist_receiver *r);
-struct heist__port *heist__watcher_port(heist_watcher *w);
+/* Of a receiver or a watcher; *queue: its own. */
+struct heist__port *heist__subscriber_port(void *r, struct heist__waitq **queue);
 
 struct heist__passing {
     struct heist__wait wait;
     struct heist__waitnode node;
     struct heist__port *port;
-    void *who;
+    struct heist__waitq *queue;
     bool in;
 };
 
@@ -87,24 +88,30 @@ static inline __attribute__((always_inline)) int heist__port_wait_held(struct he
     return code;
 }
 
-/* Passes a value, and waits for it.  Inlined, so that each kind has its own pass in it. */
+static inline struct heist__waitq *heist__port_queue(struct heist__port *port, bool in) {
+    return in ? &port->in : &port->out;
+}
+
+/* Passes a value, and waits for it in `queue`, NULL: the port's.  Inlined, so that each kind has its own pass in it. */
 static inline __attribute__((always_inline)) int heist__port_pass(struct heist__port *port,
                                                                   const struct heist__port_class *klass, bool in,
-                                                                  void *who, void **value, int64_t deadline_ns) {
+                                                                  struct heist__waitq *queue, void **value,
+                                                                  int64_t deadline_ns) {
     struct heist__self *self = heist__self();
+    if (!queue) queue = heist__port_queue(port, in);
     int err = heist__wait_entry(self);
     if (heist_unlikely(err)) return err;
     for (;;) {
         struct heist__park *wake = NULL;
         heist__spin_lock(&port->lock);
-        err = klass->pass(port, in, who, value, &wake);
+        err = klass->pass(port, in, queue, value, &wake);
         if (err == -EAGAIN) {
             struct heist__passing p;
             heist_task *t = self->task;
             p.port = port;
-            p.who = who;
+            p.queue = queue;
             p.in = in;
-            p.node.value = in ? *value : who;
+            p.node.value = in ? *value : NULL;
             p.wait.deadline_ns = deadline_ns;
             if (heist_likely(t && !self->worker->locks_watch)) {
                 err = heist__port_wait_held(self, t, &p);
@@ -131,12 +138,13 @@ static inline __attribute__((always_inline)) int heist__port_pass(struct heist__
 /* The same at once, or -EAGAIN. */
 static inline __attribute__((always_inline)) int heist__port_try(struct heist__port *port,
                                                                  const struct heist__port_class *klass, bool in,
-                                                                 void *who, void **value) {
+                                                                 struct heist__waitq *queue, void **value) {
     if (heist__forked()) return HEIST_EFORKED;
+    if (!queue) queue = heist__port_queue(port, in);
     for (;;) {
         struct heist__park *wake = NULL;
         heist__spin_lock(&port->lock);
-        int err = klass->pass(port, in, who, value, &wake);
+        int err = klass->pass(port, in, queue, value, &wake);
         heist__spin_unlock(&port->lock);
         if (wake) heist__park_wake(wake);
         if (err != HEIST__PORT_GROW) return err;

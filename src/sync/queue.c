@@ -175,7 +175,7 @@ static int grow(struct heist__port *port) {
 
 /* ---- birth and end ---- */
 
-static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake);
+static int pass(struct heist__port *port, bool in, struct heist__waitq *queue, void **value, struct heist__park **wake);
 static const struct heist__port_class queue_class = {pass, grow};
 
 struct heist__port *heist__queue_port(heist_queue *q) { return &q->port; }
@@ -260,9 +260,10 @@ static int get_locked(heist_queue *q, void **item, struct heist__park **wake) {
     return 0;
 }
 
-static int pass(struct heist__port *port, bool in, void *who, void **value, struct heist__park **wake) {
+static int pass(struct heist__port *port, bool in, struct heist__waitq *queue, void **value,
+                struct heist__park **wake) {
     heist_queue *q = heist_container_of(port, heist_queue, port);
-    (void)who;
+    (void)queue;
     return in ? put_locked(q, *value, wake) : get_locked(q, value, wake);
 }
 

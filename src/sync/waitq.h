@@ -97,16 +97,23 @@ static inline bool heist__waitq_claim(struct heist__waitq *q, int code, void *gi
     return false;
 }
 
-/* Claims everybody, with `code`: the list of those to wake.  Under the lock. */
-static inline struct heist__waitnode *heist__waitq_claim_all(struct heist__waitq *q, int code) {
-    struct heist__waitnode *woken = NULL, **end = &woken;
+/* Claims everybody, with `code`: those to wake go to *end, and the new end comes back, which the caller makes NULL.
+ * Under the lock. */
+static inline struct heist__waitnode **heist__waitq_claim_each(struct heist__waitq *q, int code,
+                                                               struct heist__waitnode **end) {
     for (struct heist__waitnode *n; (n = q->head);) {
         heist__waitq_unlink(q, n);
         if (heist__waitq_claim_node(n, code) != HEIST__CLAIM_WAKE) continue;
         *end = n;
         end = &n->next;
     }
-    *end = NULL;
+    return end;
+}
+
+/* The same: the list of those to wake. */
+static inline struct heist__waitnode *heist__waitq_claim_all(struct heist__waitq *q, int code) {
+    struct heist__waitnode *woken = NULL;
+    *heist__waitq_claim_each(q, code, &woken) = NULL;
     return woken;
 }
 

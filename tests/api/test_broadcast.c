@@ -417,6 +417,68 @@ static void seen_and_lost_are_all_that_was_sent(void **state) {
     assert_int_equal(a.seen + a.lost, VALUES * LISTENERS);
 }
 
+/* ---- many callers of one receiver ---- */
+
+enum { CALLERS = 400 };
+
+struct caller {
+    heist_receiver *receiver;
+    _Atomic(int) *order;
+    int place, err;
+    void *value;
+};
+
+static int call_once(void *arg, void **out) {
+    struct caller *c = arg;
+    (void)out;
+    c->err = heist_receiver_recv(c->receiver, &c->value);
+    c->place = (*c->order)++;
+    return 0;
+}
+
+/* Each value goes to one of them, the first that waits; who has given up is passed over; close lets all go. */
+static void callers_of_one_receiver_are_served_in_their_order(void **state) {
+    (void)state;
+    static struct caller c[CALLERS];
+    heist_task *task[CALLERS];
+    heist_loop *loop = harness_loop();
+    heist_broadcast *b = new_broadcast(2);
+    heist_receiver *r = subscribe(b), *polled = subscribe(b);
+    _Atomic(int) order = 0;
+    for (int i = 0; i < CALLERS; i++) {
+        c[i] = (struct caller){r, &order, -1, 1, NULL};
+        task[i] = new_task(loop, call_once, &c[i]);
+    }
+    harness_one_pass(loop);
+    for (int i = 0; i < CALLERS; i += 4) assert_int_equal(heist_cancel(task[i]), 1);
+    for (int i = 0; i < CALLERS / 2; i++) {
+        assert_int_equal(heist_receiver_try_recv(polled, NULL), -EAGAIN); /* it asks, and does not wait */
+        assert_int_equal(heist_broadcast_send(b, &items[i % 16]), 2);
+        assert_int_equal(heist_receiver_try_recv(polled, NULL), 0);
+    }
+    heist_receiver_unref(polled); /* asked, and gone */
+    assert_int_equal(heist_broadcast_close(b), 0);
+    for (int i = 0; i < CALLERS; i++) {
+        heist_loop_run_until_complete(loop, task[i], NULL);
+        heist_unref(task[i]);
+    }
+    int sent = 0;
+    for (int i = 0; i < CALLERS; i++) {
+        if (i % 4 == 0) {
+            assert_int_equal(c[i].err, -ECANCELED);
+        } else if (sent < CALLERS / 2) {
+            assert_int_equal(c[i].err, 0);
+            assert_ptr_equal(c[i].value, &items[sent++ % 16]);
+        } else {
+            assert_int_equal(c[i].err, HEIST_ESHUTDOWN);
+        }
+    }
+    assert_int_equal(sent, CALLERS / 2);
+    heist_receiver_unref(r);
+    heist_broadcast_unref(b);
+    harness_loop_end(loop);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(every_receiver_sees_what_was_sent_since_it_came),
     API_TEST(a_slow_receiver_is_told_how_many_it_lost),
@@ -428,6 +490,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(bad_arguments_are_refused),
     API_TEST(the_child_of_a_fork_is_refused),
     API_TEST(seen_and_lost_are_all_that_was_sent),
+    API_TEST(callers_of_one_receiver_are_served_in_their_order),
 };
 
 int main(void) { return HARNESS_MAIN("broadcast", tests); }

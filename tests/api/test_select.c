@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -345,6 +346,132 @@ static void bad_arguments_are_refused(void **state) {
     heist_channel_unref(c);
 }
 
+/* ---- timers and descriptors ---- */
+
+static void open_pair(int fd[2]) {
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fd), 0);
+}
+
+static void timers_and_descriptors_are_looked_at_first(void **state) {
+    (void)state;
+    int fd[2];
+    char byte;
+    open_pair(fd);
+    double past = heist_time() - 1, future = heist_time() + 1000, never = HEIST_FOREVER, none = NAN;
+    heist_select_case at[] = {HEIST_CASE_AT(&future), HEIST_CASE_AT(&never), HEIST_CASE_AT(&past), HEIST_CASE_AT(NULL)};
+    assert_int_equal(heist_select(at, 4), 2); /* from a plain thread */
+    assert_int_equal(at[2].code, 0);
+    assert_int_equal(heist_select_try(at, 2), -EAGAIN);
+    at[1].object = &none;
+    assert_int_equal(heist_select(at, 2), -EINVAL);
+    double soon = heist_time() + 0.01, later = heist_time() + 500;
+    heist_select_case timers[] = {HEIST_CASE_AT(&later), HEIST_CASE_AT(&soon)};
+    assert_int_equal(heist_select(timers, 2), 1);
+    assert_true(heist_time() >= soon);
+    assert_int_equal(heist_select_until(timers, 1, heist_time() + 0.01), -ETIMEDOUT);
+    heist_select_case c[] = {HEIST_CASE_READABLE(fd[0]), HEIST_CASE_WRITABLE(fd[0])};
+    assert_int_equal(heist_select(c, 2), 1);
+    assert_int_equal(c[1].code, 0);
+    assert_int_equal(heist_select_try(c, 1), -EAGAIN);
+    assert_int_equal(heist_select(c, 1), HEIST_ENOLOOP); /* nobody to poll for it */
+    assert_int_equal(write(fd[1], "x", 1), 1);
+    assert_int_equal(heist_select(c, 1), 0);
+    assert_int_equal(heist_select_try(c, 1), 0);
+    assert_int_equal(read(fd[0], &byte, 1), 1);
+    close(fd[1]); /* a hang-up counts */
+    assert_int_equal(heist_select(c, 1), 0);
+    heist_select_case bad[] = {HEIST_CASE_READABLE(-1), HEIST_CASE_READABLE(-7), HEIST_CASE_READABLE(100000)};
+    assert_int_equal(heist_select_try(bad, 1), -EAGAIN); /* as any that is NULL */
+    assert_int_equal(heist_select_try(bad, 2), -EBADF);
+    bad[1] = bad[2];
+    assert_int_equal(heist_select_try(bad, 2), -EBADF);
+    close(fd[0]);
+}
+
+struct mixed {
+    int fd[2], won[5], codes;
+    heist_channel *channel;
+};
+
+static int comes_in_turn(void *arg, void **out) {
+    struct mixed *m = arg;
+    (void)out;
+    int err = heist_sleep(1);
+    if (!err) err = heist_channel_send(m->channel, m);
+    if (!err) err = heist_sleep(2);
+    if (!err && write(m->fd[1], "x", 1) != 1) err = -EIO;
+    return err;
+}
+
+/* A channel, a timer and a descriptor, each the first of the three once; then the deadline. */
+static int selects_over_all(void *arg, void **out) {
+    struct mixed *m = arg;
+    heist_task *other = NULL;
+    char byte;
+    (void)out;
+    int err = heist_create_task(comes_in_turn, m, NULL, &other);
+    double start = heist_time(), two = start + 2, nine = start + 9;
+    heist_select_case c[] = {HEIST_CASE_RECV(m->channel), HEIST_CASE_AT(&two), HEIST_CASE_READABLE(m->fd[0])};
+    m->won[0] = heist_select(c, 3);
+    m->codes |= c[0].code || c[0].value != m;
+    m->won[1] = heist_select(c, 3);
+    m->codes |= c[1].code || heist_time() < two;
+    two = nine;
+    m->won[2] = heist_select(c, 3);
+    m->codes |= c[2].code || read(m->fd[0], &byte, 1) != 1;
+    m->won[3] = heist_select_until(c, 3, start + 5);
+    m->codes |= heist_time() < start + 5 || heist_time() > start + 8;
+    m->won[4] = heist_select_until(c, 3, start + 9); /* both at once: the case wins */
+    if (!err) err = heist_await(other, NULL);
+    heist_unref(other);
+    return err;
+}
+
+static int waits_for_a_byte(void *arg, void **out) {
+    struct mixed *m = arg;
+    (void)out;
+    heist_select_case c[] = {HEIST_CASE_RECV(m->channel), HEIST_CASE_READABLE(m->fd[0])};
+    m->won[0] = heist_select(c, 2);
+    return m->won[0];
+}
+
+static int gives_up(void *arg, void **out) {
+    struct mixed *m = arg;
+    heist_task *t = NULL;
+    (void)out;
+    int err = heist_create_task(waits_for_a_byte, m, NULL, &t);
+    if (!err) err = heist_sleep(1);
+    if (!err && heist_cancel(t) != 1) err = -EIO;
+    m->won[1] = heist_await(t, NULL);
+    heist_unref(t);
+    /* Each allocation that it makes fails once. */
+    for (long n = 1; n < 30; n++) {
+        heist_select_case c[] = {HEIST_CASE_READABLE(m->fd[0]), HEIST_CASE_RECV(m->channel)};
+        harness_fail_allocation(n, false);
+        int code = heist_select_until(c, 2, heist_time() + 0.5);
+        harness_fail_allocation(0, false);
+        m->codes |= code != -ENOMEM && code != -ETIMEDOUT;
+    }
+    return err;
+}
+
+static void a_mixture_of_all_kinds_is_one_wait(void **state) {
+    (void)state;
+    struct mixed m = {.channel = new_channel(1)};
+    static const int won[] = {0, 1, 2, -ETIMEDOUT, 1};
+    open_pair(m.fd);
+    assert_int_equal(harness_run(selects_over_all, &m, NULL), 0);
+    for (int i = 0; i < 5; i++) assert_int_equal(m.won[i], won[i]);
+    assert_int_equal(m.codes, 0);
+    assert_int_equal(harness_run(gives_up, &m, NULL), 0);
+    assert_int_equal(m.won[0], -ECANCELED);
+    assert_int_equal(m.won[1], -ECANCELED);
+    assert_int_equal(m.codes, 0);
+    close(m.fd[0]);
+    close(m.fd[1]);
+    heist_channel_unref(m.channel);
+}
+
 static int use_in_callback(void *arg) {
     struct chooser *s = arg;
     record_add(s->record, "%d", heist_select(s->cases, s->n) == HEIST_ENOTINCORO);
@@ -572,6 +699,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_queue_grows_for_select),
     API_TEST(many_leave_one_future_and_come_back),
     API_TEST(bad_arguments_are_refused),
+    API_TEST(timers_and_descriptors_are_looked_at_first),
+    API_TEST(a_mixture_of_all_kinds_is_one_wait),
     API_TEST(callbacks_get_the_try_form_only),
     API_TEST(the_child_of_a_fork_is_refused),
     API_TEST(sent_equals_received_when_all_select),
