@@ -5,7 +5,9 @@
  * out takes itself out; one that the last claims too late has been counted and has left. */
 #include <heist/barrier.h>
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "sync/embedded.h"
 
@@ -164,4 +166,16 @@ int heist_barrier_broken(heist_barrier *barrier) {
     int broken = b->broken;
     heist__spin_unlock(&b->guard);
     return broken;
+}
+
+int heist_barrier_repr(heist_barrier *barrier, char *buf, size_t size) {
+    if (!barrier || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct barrier *b = inside(barrier);
+    heist__spin_lock(&b->guard);
+    int waiting = b->waiting;
+    bool broken = b->broken;
+    heist__spin_unlock(&b->guard);
+    return snprintf(buf, size, "<Barrier %p %s waiters=%d parties=%d>", (void *)barrier, broken ? "broken" : "filling",
+                    waiting, (int)b->parties);
 }

@@ -11,7 +11,9 @@
  * the lock after it can tell too early. */
 #include <heist/condition.h>
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "sync/lock.h"
 
@@ -158,3 +160,14 @@ int heist_condition_notify(heist_condition *condition, int n) {
 }
 
 int heist_condition_notify_all(heist_condition *condition) { return heist_condition_notify(condition, INT32_MAX); }
+
+int heist_condition_repr(heist_condition *condition, char *buf, size_t size) {
+    if (!condition || !condition->lock || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct condition *c = inside(condition);
+    heist__spin_lock(&c->guard);
+    size_t waiters = heist__waitq_length(&c->queue);
+    heist__spin_unlock(&c->guard);
+    return snprintf(buf, size, "<Condition %p %s waiters=%zu>", (void *)condition,
+                    heist__lock_is_held(heist__lock_of(c->lock)) ? "locked" : "unlocked", waiters);
+}

@@ -4,8 +4,10 @@
  * past it.  Whenever the lock could be given to the first of the queue, it is, and so on down the queue
  * (admit): after each release, and when a waiter leaves that stood in the others' way. */
 #include <heist/error.h>
+#include <heist/inspect.h>
 #include <heist/rwlock.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "sync/embedded.h"
 
@@ -188,4 +190,19 @@ int heist_rwlock_writing(heist_rwlock *lock) {
     int writing = l->writing;
     heist__spin_unlock(&l->guard);
     return writing;
+}
+
+int heist_rwlock_repr(heist_rwlock *lock, char *buf, size_t size) {
+    if (!lock || (!buf && size)) return -EINVAL;
+    if (heist__forked()) return HEIST_EFORKED;
+    struct rwlock *l = inside(lock);
+    heist__spin_lock(&l->guard);
+    size_t waiters = heist__waitq_length(&l->queue), readers = l->readers;
+    bool writing = l->writing;
+    heist__spin_unlock(&l->guard);
+    return snprintf(buf, size, "<RWLock %p %s readers=%zu waiters=%zu>", (void *)lock,
+                    writing   ? "writing"
+                    : readers ? "reading"
+                              : "unlocked",
+                    readers, waiters);
 }

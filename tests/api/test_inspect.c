@@ -555,12 +555,20 @@ static void loops_handles_and_runtimes_at_a_glance_DBG_10(void **state) {
 
 static heist_lock a_lock = HEIST_LOCK_INIT;
 
+enum { KINDS = 10 };
+
 struct waits {
     heist_event event;
     heist_semaphore semaphore;
     heist_channel *channel;
     heist_queue *queue;
-    char text[10][160];
+    heist_rwlock rwlock;
+    heist_lock told;
+    heist_condition condition;
+    heist_barrier barrier;
+    heist_broadcast *broadcast;
+    heist_watch *watch;
+    char text[2 * KINDS][160];
 };
 
 static int wait_for_lock(void *arg, void **out) {
@@ -579,12 +587,49 @@ static int wait_for_permit(void *arg, void **out) {
 static int wait_for_value(void *arg, void **out) { return heist_channel_recv(((struct waits *)arg)->channel, out); }
 static int wait_for_item(void *arg, void **out) { return heist_queue_get(((struct waits *)arg)->queue, out); }
 
+static int wait_to_write(void *arg, void **out) {
+    struct waits *w = arg;
+    (void)out;
+    int err = heist_rwlock_acquire_write(&w->rwlock);
+    return err ? err : heist_rwlock_release_write(&w->rwlock);
+}
+static int wait_to_be_told(void *arg, void **out) {
+    struct waits *w = arg;
+    (void)out;
+    int err = heist_lock_acquire(&w->told);
+    if (!err) err = heist_condition_wait(&w->condition);
+    return err ? err : heist_lock_release(&w->told);
+}
+static int wait_for_the_others(void *arg, void **out) {
+    (void)out;
+    return heist_barrier_wait(&((struct waits *)arg)->barrier);
+}
+static int wait_for_news(void *arg, void **out) {
+    heist_receiver *r = NULL;
+    int err = heist_broadcast_subscribe(((struct waits *)arg)->broadcast, &r);
+    if (!err) err = heist_receiver_recv(r, out);
+    heist_receiver_unref(r);
+    return err;
+}
+static int wait_for_change(void *arg, void **out) {
+    heist_watcher *r = NULL;
+    int err = heist_watch_subscribe(((struct waits *)arg)->watch, &r);
+    if (!err) err = heist_watcher_changed(r, out);
+    heist_watcher_unref(r);
+    return err;
+}
+
 static void describe_waits(struct waits *w, int at) {
     heist_lock_repr(&a_lock, w->text[at], sizeof(w->text[at]));
     heist_event_repr(&w->event, w->text[at + 1], sizeof(w->text[at]));
     heist_semaphore_repr(&w->semaphore, w->text[at + 2], sizeof(w->text[at]));
     heist_channel_repr(w->channel, w->text[at + 3], sizeof(w->text[at]));
     heist_queue_repr(w->queue, w->text[at + 4], sizeof(w->text[at]));
+    heist_rwlock_repr(&w->rwlock, w->text[at + 5], sizeof(w->text[at]));
+    heist_condition_repr(&w->condition, w->text[at + 6], sizeof(w->text[at]));
+    heist_barrier_repr(&w->barrier, w->text[at + 7], sizeof(w->text[at]));
+    heist_broadcast_repr(w->broadcast, w->text[at + 8], sizeof(w->text[at]));
+    heist_watch_repr(w->watch, w->text[at + 9], sizeof(w->text[at]));
 }
 
 static int watch_waits(void *arg, void **out) {
@@ -594,26 +639,44 @@ static int watch_waits(void *arg, void **out) {
     if (!err) err = heist_queue_new(3, NULL, &w->queue);
     if (!err) err = heist_semaphore_init(&w->semaphore, 1);
     heist_event_init(&w->event);
+    heist_rwlock_init(&w->rwlock);
+    heist_lock_init(&w->told);
+    if (!err) err = heist_condition_init(&w->condition, &w->told);
+    if (!err) err = heist_barrier_init(&w->barrier, 2);
+    if (!err) err = heist_broadcast_new(2, NULL, &w->broadcast);
+    if (!err) err = heist_watch_new(NULL, NULL, &w->watch);
     if (err) return err;
     describe_waits(w, 0);
     err = heist_lock_acquire(&a_lock);
     if (!err) err = heist_semaphore_acquire(&w->semaphore);
-    static const heist_coro_fn fns[] = {wait_for_lock, wait_for_event, wait_for_permit, wait_for_value, wait_for_item};
-    heist_task *t[5];
-    for (int i = 0; i < 5; i++) t[i] = start(fns[i], w, "waiter");
+    if (!err) err = heist_rwlock_acquire_read(&w->rwlock);
+    static const heist_coro_fn fns[KINDS] = {wait_for_lock, wait_for_event, wait_for_permit, wait_for_value,
+                                             wait_for_item, wait_to_write,  wait_to_be_told, wait_for_the_others,
+                                             wait_for_news, wait_for_change};
+    heist_task *t[KINDS];
+    for (int i = 0; i < KINDS; i++) t[i] = start(fns[i], w, "waiter");
     heist_sleep(1);
-    describe_waits(w, 5);
+    describe_waits(w, KINDS);
     if (!err) err = heist_lock_release(&a_lock);
     heist_event_set(&w->event);
     heist_semaphore_release(&w->semaphore);
     heist_channel_send(w->channel, NULL);
     heist_queue_put(w->queue, NULL);
-    for (int i = 0; i < 5; i++) {
+    heist_rwlock_release_read(&w->rwlock);
+    if (!err) err = heist_lock_acquire(&w->told);
+    heist_condition_notify(&w->condition, 1);
+    if (!err) err = heist_lock_release(&w->told);
+    heist_barrier_wait(&w->barrier);
+    heist_broadcast_send(w->broadcast, NULL);
+    heist_watch_set(w->watch, NULL);
+    for (int i = 0; i < KINDS; i++) {
         heist_await(t[i], NULL);
         heist_unref(t[i]);
     }
     heist_channel_unref(w->channel);
     heist_queue_unref(w->queue);
+    heist_broadcast_unref(w->broadcast);
+    heist_watch_unref(w->watch);
     return err;
 }
 
@@ -628,18 +691,33 @@ static void what_tasks_wait_on_says_how_many_wait_DBG_10(void **state) {
         " unlocked value=1 waiters=0>",
         " size=0 capacity=2 senders=0 receivers=0>",
         " size=0 maxsize=3 putters=0 getters=0 tasks=0>",
+        " unlocked readers=0 waiters=0>",
+        " unlocked waiters=0>",
+        " filling waiters=0 parties=2>",
+        " sent=0 kept=0 capacity=2 receivers=0 waiters=0>",
+        " version=0 watchers=0 waiters=0>",
         " locked waiters=1>",
         " unset waiters=1>",
         " locked value=0 waiters=1>",
         " size=0 capacity=2 senders=0 receivers=1>",
         " size=0 maxsize=3 putters=0 getters=1 tasks=0>",
+        " reading readers=1 waiters=1>",
+        " unlocked waiters=1>",
+        " filling waiters=1 parties=2>",
+        " sent=0 kept=0 capacity=2 receivers=1 waiters=1>",
+        " version=0 watchers=1 waiters=1>",
     };
-    for (int i = 0; i < 10; i++) assert_non_null(strstr(w.text[i], ends[i]));
+    for (int i = 0; i < 2 * KINDS; i++) assert_non_null(strstr(w.text[i], ends[i]));
     assert_int_equal(heist_lock_repr(NULL, NULL, 0), -EINVAL);
     assert_int_equal(heist_event_repr(NULL, NULL, 0), -EINVAL);
     assert_int_equal(heist_semaphore_repr(NULL, NULL, 0), -EINVAL);
     assert_int_equal(heist_channel_repr(NULL, NULL, 0), -EINVAL);
     assert_int_equal(heist_queue_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_rwlock_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_condition_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_barrier_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_broadcast_repr(NULL, NULL, 0), -EINVAL);
+    assert_int_equal(heist_watch_repr(NULL, NULL, 0), -EINVAL);
 }
 
 /* ---- everything ---- */
