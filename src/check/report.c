@@ -86,7 +86,7 @@ static bool describe_task(void *object, void *arg) {
         say(out, "awaits a future");
     else
         say(out, f->coro ? "waits, or is ready" : "has not begun");
-    uint32_t asked = a_load_rlx(&f->cancel) & (HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD); /* rlx: as above */
+    bool asked = a_load_rlx(&f->cancel) & (HEIST__CANCEL_PENDING | HEIST__CANCEL_HELD); /* rlx: as above */
     say(out, asked ? ", asked to cancel\n" : "\n");
     return out->left > 4096; /* the switches want room too */
 }

@@ -58,9 +58,11 @@ struct heist_group {
     /* under the lock */
     int state;
     bool aborting, asked_owner;
+    uint32_t mark; /* of the request to the owner; see cancel.c */
     size_t live;
     struct members fresh, asked, failed; /* the living, and those that did not end well, in the order of their ends */
     size_t failures;
+    struct member **failure_at;  /* the failed by their numbers; NULL: not made, or no memory */
     struct heist__waitq leaving; /* the owner in its exit */
     heist_task *owner;           /* one reference, from the entry on */
     /* owner */
@@ -115,6 +117,7 @@ void heist_group_unref(heist_group *g) {
     }
     heist_unref(g->owner);
     heist__free(g->body_failure);
+    heist__free(g->failure_at);
     heist__free(g);
 }
 
@@ -124,7 +127,7 @@ void heist_group_unref(heist_group *g) {
 static bool abort_begin(heist_group *g) {
     if (g->aborting) return false;
     g->aborting = true;
-    if (g->state == OPEN) g->asked_owner = heist__cancel_request(g->owner);
+    if (g->state == OPEN) g->asked_owner = heist__cancel_request(g->owner, &g->mark);
     return true;
 }
 
@@ -266,7 +269,7 @@ int heist_group_enter(heist_group *g) {
         g->state = OPEN;
         g->owner = heist_ref(t);
         g->base = heist__cancel_base(t);
-        if (g->aborting) g->asked_owner = heist__cancel_request(t); /* it runs, and looks for itself */
+        if (g->aborting) g->asked_owner = heist__cancel_request(t, &g->mark); /* it runs, and looks for itself */
     }
     heist__spin_unlock(&g->lock);
     return entered ? 0 : HEIST_EINVALSTATE;
@@ -326,6 +329,17 @@ static void abort_now(heist_group *g) {
     if (mine) abort_on(g);
 }
 
+/* By the owner, after LEFT and before its exit returns: until then nobody asks.  Without memory the list serves. */
+static void number_failures(heist_group *g) {
+    struct member **at = g->failures > 1 ? heist__alloc(g->failures * sizeof(*at)) : NULL;
+    if (!at) return;
+    size_t n = 0;
+    for (struct member *m = g->failed.head; m; m = m->next) at[n++] = m;
+    heist__spin_lock(&g->lock);
+    g->failure_at = at;
+    heist__spin_unlock(&g->lock);
+}
+
 /* The failure of a body that returns HEIST_EGROUP out of its task, in words.  Without memory it has none. */
 static void tell(heist_group *g, heist_task *owner) {
     heist_group_failure first = HEIST_GROUP_FAILURE_INIT;
@@ -346,11 +360,12 @@ int heist_group_exit(heist_group *g, int code) {
     bool mine = t && g->state == OPEN && g->owner == t;
     if (mine) g->state = LEAVING;
     bool asked = mine && g->asked_owner;
+    uint32_t mark = g->mark;
     g->asked_owner = g->asked_owner && !asked;
     heist__spin_unlock(&g->lock);
     if (!mine) return HEIST_EINVALSTATE;
 
-    bool ours = asked && heist__cancel_withdraw(t, g->base);
+    bool ours = asked && heist__cancel_withdraw(t, g->base, mark);
     bool cancelled = code == -ECANCELED && !ours; /* by somebody else */
     if (code < 0 && code != -ECANCELED) {
         g->body_code = code;
@@ -374,13 +389,14 @@ int heist_group_exit(heist_group *g, int code) {
     }
     if (!g->failures && !g->body_code) return cancelled ? -ECANCELED : 0;
     if (cancelled) heist__cancel_again(t, g->base); /* the code does not tell of it */
+    number_failures(g);
     tell(g, t);
     return HEIST_EGROUP;
 }
 
 /* ---- what failed ---- */
 
-/* After LEFT nothing of it changes.  The lock hands on what was written before. */
+/* After LEFT nothing of it changes but that `failure_at` comes.  The lock hands on what was written before. */
 static bool has_left(heist_group *g) {
     heist__spin_lock(&g->lock);
     bool left = g->state == LEFT;
@@ -396,13 +412,24 @@ int heist_group_failures(heist_group *g) {
     return n < INT_MAX ? (int)n : INT_MAX;
 }
 
+/* NULL: it is the body's. */
+static struct member *failed_at(heist_group *g, size_t index) {
+    if (index >= g->failures) return NULL;
+    heist__spin_lock(&g->lock);
+    struct member *const *at = g->failure_at;
+    heist__spin_unlock(&g->lock);
+    if (at) return at[index];
+    struct member *m = g->failed.head;
+    for (size_t i = 0; i < index; i++) m = m->next;
+    return m;
+}
+
 int heist_group_failure_at(heist_group *g, size_t index, heist_group_failure *out) {
     if (!g || !out || out->size < sizeof(*out)) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     if (!has_left(g)) return HEIST_EINVALSTATE;
     if (index >= g->failures + (g->body_code != 0)) return -ERANGE;
-    struct member *m = g->failed.head;
-    for (size_t i = 0; m && i < index; i++) m = m->next;
+    struct member *m = failed_at(g, index);
     const struct heist__failure *failure = m ? m->task->failure : g->body_failure;
     out->code = m ? m->task->code : g->body_code;
     out->message = failure ? failure->message : heist_strerror(out->code);

@@ -110,6 +110,7 @@ void heist__loop_shut(heist_loop *loop) {
         struct heist__timer *t = heist__timers_pop_due(&loop->timers, INT64_MAX);
         heist__spin_unlock(&loop->timer_lock);
         if (!t) break;
+        if (t->kind == HEIST__TIMER_ALARM) continue; /* of a scope that its task has left behind (sched/timeout.c) */
         /* Waits have ended with their tasks; only handles are left. */
         struct heist__job *job = &heist_container_of(t, struct heist__timed_handle, timer)->handle.job;
         job->klass->drop(job);
@@ -218,7 +219,7 @@ static bool claim_wait(heist_loop *loop, struct heist__wait_timer *w) {
  * it lives, and finds the request counted.  The delivery comes after the lock, and needs the task alone. */
 static heist_task *ring(struct heist__alarm *a) {
     a->fired = true;
-    heist__cancel_request(a->task);
+    heist__cancel_request(a->task, &a->mark);
     return heist_ref(a->task);
 }
 
@@ -318,6 +319,7 @@ void heist__alarm_arm(struct heist__alarm *a, heist_loop *loop, heist_task *task
     a->loop = loop;
     a->task = task;
     a->fired = false;
+    a->mark = 0;
     heist__spin_lock(&loop->timer_lock);
     heist__timers_add(&loop->timers, &a->timer, deadline_ns);
     a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: a hint for the owner, who is here */
@@ -329,10 +331,11 @@ bool heist__alarm_disarm(struct heist__alarm *a) {
     if (!loop) return false;
     a->loop = NULL;
     heist__spin_lock(&loop->timer_lock);
-    bool removed = !a->fired && heist__timers_remove(&loop->timers, &a->timer);
-    if (removed) a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: as in a wait's disarm */
+    bool fired = a->fired;
+    if (!fired && heist__timers_remove(&loop->timers, &a->timer))      /* false: the loop was closed */
+        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: as in a wait's disarm */
     heist__spin_unlock(&loop->timer_lock);
-    return !removed;
+    return fired;
 }
 
 bool heist__alarm_rang(struct heist__alarm *a) {

@@ -195,12 +195,14 @@ struct heist__alarm {
     struct heist__timer timer;
     heist_loop *loop; /* NULL: not armed since the last disarm */
     heist_task *task;
-    bool fired; /* under the loop's timer lock: the request is made */
+    bool fired;    /* under the loop's timer lock, as the next: the request is made */
+    uint32_t mark; /* of it; see task/cancel.c */
 };
 
 /* By the task, on its loop's thread.  A past instant is as good as any. */
 void heist__alarm_arm(struct heist__alarm *a, heist_loop *loop, heist_task *task, int64_t deadline_ns);
-/* By the task, on any thread: true when it has fired; from then on nobody looks at it. */
+/* By the task, on any thread, or by whoever leaves its scope in its place, with a reference to the loop, which may be
+ * closed: true when it has fired; from then on nobody looks at it. */
 bool heist__alarm_disarm(struct heist__alarm *a);
 
 /* By the task: has it fired?  Of one that is not armed: false. */

@@ -33,6 +33,9 @@
 #define HEIST__STACK_MIN ((size_t)1 << HEIST__STACK_MIN_SHIFT)
 #define HEIST__STACK_MAX ((size_t)1 << HEIST__STACK_MAX_SHIFT)
 
+/* A size in few bits, rounded up. */
+static inline uint16_t heist__stack_kib(size_t bytes) { return (uint16_t)((bytes + 1023) / 1024); }
+
 /* Room in the header for whoever runs on the stack: coro/ keeps its structure there. */
 #if HEIST_ASAN || HEIST_TSAN || (defined(HEIST_VALGRIND) && HEIST_VALGRIND)
 #define HEIST__STACK_USER_BYTES 128 /* and what a detector wants to know */

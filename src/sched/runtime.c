@@ -199,7 +199,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     rt->stuck_after_ns = watched && opts->stuck_after > 0 ? heist__ns_from_seconds(opts->stuck_after) : INT64_MAX;
     rt->alone = alone;
     rt->inherited = rt->fatal_ends = inherited;
-    rt->stack_bytes = (uint32_t)(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
+    rt->stack_kib = heist__stack_kib(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
     rt->max_tasks = opts->max_tasks;
     a_store_rlx(&rt->care, rt->max_tasks || (rt->flags & HEIST_RUNTIME_DEBUG)); /* rlx: not published yet */
     snprintf(rt->name, sizeof(rt->name), "%.9s", opts->name ? opts->name : "heist");

@@ -98,7 +98,7 @@ struct heist_runtime {
     bool alone;      /* heist_loop_new's */
     bool inherited;  /* worker 0 is the caller of heist_run */
     bool fatal_ends; /* heist_run's, or a runner's: a fatal code closes it */
-    uint32_t stack_bytes;
+    uint16_t stack_kib;
     size_t max_tasks;
     _Atomic(int) care; /* a spawn looks at more: there is a limit, or debug mode */
     int64_t stuck_after_ns; /* the monitor's; INT64_MAX: none */

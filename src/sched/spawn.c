@@ -170,7 +170,8 @@ static bool born_outside(heist_runtime *rt, heist_task *t, unsigned refs) {
     heist__state_born(t, HEIST__F_TASK, refs);
     a_fence_sc(); /* born before the second look */
     if (a_load_sc(&rt->closing) && !a_xchg_ar(&t->close_asked, 1)) /* ar: asked once, here or by the walk */
-        a_or_sc(&t->cancel, HEIST__CANCEL_PENDING | HEIST__CANCEL_ONE); /* it will end without running */
+        /* It will end without running. */
+        a_or_sc(&t->cancel, HEIST__CANCEL_PENDING | HEIST__CANCEL_ONE | HEIST__CANCEL_FRESH_ONE);
     return true;
 }
 
@@ -217,7 +218,7 @@ static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_
     heist_context *given = NULL;
     if (opts) {
         t->pinned = rt->alone || (opts->flags & HEIST_TASK_PINNED);
-        t->stack_bytes = opts->stack_bytes ? (uint32_t)opts->stack_bytes : rt->stack_bytes;
+        t->stack_kib = opts->stack_bytes ? heist__stack_kib(opts->stack_bytes) : rt->stack_kib;
         t->arg_free = opts->arg_free;
         t->value_free = opts->result_free;
         a_store_rlx(&t->extra, extra);
@@ -225,7 +226,7 @@ static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_
         if (heist__options_has(opts, FIRST_SIZE)) given = opts->context;
     } else {
         t->pinned = rt->alone;
-        t->stack_bytes = rt->stack_bytes;
+        t->stack_kib = rt->stack_kib;
         t->arg_free = NULL;
     }
     if (heist_unlikely(heist__contexts_used() || given) && (err = heist__context_at_birth(self, t, given))) {
@@ -345,7 +346,7 @@ bool heist__step_begin(struct heist__worker *w, heist_task *t) {
         return false;
     }
     struct heist__stack *stack;
-    int err = heist__stack_get(&w->stacks, t->stack_bytes, &stack);
+    int err = heist__stack_get(&w->stacks, (size_t)t->stack_kib * 1024, &stack);
     if (heist_unlikely(err)) { /* no stack to run on is a failure of the task */
         t->code = err;
         end(w, t);
@@ -433,8 +434,8 @@ void heist__step_watched(struct heist__worker *w, heist_task *t) {
 
 static bool room_for(heist_task *t, heist_task *f) {
     size_t room = (size_t)((char *)__builtin_frame_address(0) - t->coro->stack->lo);
-    size_t need = f->stack_bytes;
-    return room >= (need == f->rt->stack_bytes ? need - need / 4 : need);
+    size_t need = (size_t)f->stack_kib * 1024;
+    return room >= (f->stack_kib == f->rt->stack_kib ? need - need / 4 : need);
 }
 
 /* Never inlined: inspect/stack.c tells by its frames whose the others are. */

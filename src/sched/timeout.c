@@ -23,13 +23,19 @@
  * itself.  The -ECANCELED that goes on tells of it in either case: nothing is left to be delivered behind the block.
  *
  * The scopes of a task are linked, newest first, in its extra: for its children, and for
- * heist_current_deadline.  Only the task itself touches the list. */
+ * heist_current_deadline.
+ *
+ * In a generator's body.  The task that drives it enters; but the body may stop at a yield within the
+ * block, and somebody else, or nobody, drives it on: then the scope may be left by another task or thread,
+ * when the one that entered has ended, and its loop is closed.  So such a scope holds a reference to both, and is
+ * left by whoever stands on the stack on which it was entered.  The list has a lock for that. */
 #include "sched/timeout.h"
 
 #include <heist/timeout.h>
 #include <math.h>
 
 #include "base/fork.h"
+#include "coro/coro.h"
 #include "sched/suspend.h"
 #include "task/extra.h"
 
@@ -40,8 +46,10 @@ struct heist__block {
     heist_task *task;
     int64_t deadline_ns;
     bool rung;
+    uint32_t mark; /* of the request, when it has rung */
     struct heist__alarm alarm;
     struct heist__block *outer;
+    struct heist__stack *stack; /* of the generator's body in which it was entered; else NULL */
 };
 
 _Static_assert(sizeof(struct heist__block) <= sizeof(heist_timeout), "a scope has its room");
@@ -54,11 +62,32 @@ static void set(struct heist__block *s) {
     if (s->deadline_ns == INT64_MAX) return;
     heist_loop *loop = heist__self()->loop;
     if (s->deadline_ns > heist__clock_now(loop->clock)) {
-        heist__alarm_arm(&s->alarm, loop, s->task, s->deadline_ns);
+        heist__alarm_arm(&s->alarm, s->stack ? heist__loop_hold(loop) : loop, s->task, s->deadline_ns);
     } else { /* it runs: its next suspending call looks */
         s->rung = true;
-        heist__cancel_request(s->task);
+        heist__cancel_request(s->task, &s->mark);
     }
+}
+
+/* From now on it does not ring. */
+static void silence(struct heist__block *s) {
+    heist_loop *loop = s->alarm.loop;
+    if (heist__alarm_disarm(&s->alarm)) {
+        s->rung = true;
+        s->mark = s->alarm.mark;
+    }
+    if (s->stack && loop) heist__loop_release(loop);
+}
+
+/* The stack on which a body stands that the task drives; NULL: it stands on its own. */
+static struct heist__stack *body_stack(heist_task *task) {
+    struct heist__stack *top = task->coro->stack;
+    return (void *)task->coro == (void *)top->user ? NULL : top;
+}
+
+static bool stands_on(struct heist__stack *stack) {
+    char *here = __builtin_frame_address(0);
+    return (size_t)(here - stack->lo) < (size_t)((char *)heist__stack_top(stack) - stack->lo);
 }
 
 static int enter(struct heist__block *s, heist_task *task, int64_t deadline_ns) {
@@ -71,26 +100,45 @@ static int enter(struct heist__block *s, heist_task *task, int64_t deadline_ns) 
     s->deadline_ns = deadline_ns;
     s->rung = false;
     s->alarm.loop = NULL;
+    s->stack = body_stack(task);
+    if (s->stack) heist_ref(task);
+    heist__spin_lock(&e->blocks_lock);
     s->outer = e->blocks;
     e->blocks = s;
+    heist__spin_unlock(&e->blocks_lock);
     set(s);
     return 0;
 }
 
 static bool is_mine(const struct heist__block *s) { return s->state == INSIDE && s->task == heist__self()->task; }
 
-static int leave(struct heist__block *s, int code) {
-    if (heist__alarm_disarm(&s->alarm)) s->rung = true;
-    struct heist__block **at = &heist__extra_of(s->task)->blocks;
+/* No alarm rings any more, and no request of it is left; true: it was the only one since the entry. */
+static bool end(struct heist__block *s) {
+    silence(s);
+    struct heist__extra *e = heist__extra_of(s->task);
+    heist__spin_lock(&e->blocks_lock);
+    struct heist__block **at = &e->blocks;
     while (*at != s) at = &(*at)->outer; /* the newest, unless somebody leaves the outer first */
     *at = s->outer;
+    heist__spin_unlock(&e->blocks_lock);
     s->state = LEFT;
-    if (!s->rung) return code;
-    bool ours = heist__cancel_withdraw(s->task, s->base);
-    if (code != -ECANCELED) return code;
+    return s->rung && heist__cancel_withdraw(s->task, s->base, s->mark);
+}
+
+static int leave(struct heist__block *s, int code) {
+    bool ours = end(s);
+    if (s->stack) heist_unref(s->task); /* not the last one: it runs */
+    if (!s->rung || code != -ECANCELED) return code;
     if (ours) return -ETIMEDOUT;
     heist__cancel_told(s->task);
     return -ECANCELED;
+}
+
+/* The body goes on under another's drive: what was asked was asked of the one that entered. */
+static int leave_for(struct heist__block *s, int code) {
+    end(s);
+    heist_unref(s->task);
+    return code;
 }
 
 int heist_timeout_enter(heist_timeout *t, double seconds) {
@@ -112,7 +160,8 @@ int heist_timeout_exit(heist_timeout *t, int code) {
     if (!t) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__block *s = scope_of(t);
-    return is_mine(s) ? leave(s, code) : HEIST_EINVALSTATE;
+    if (is_mine(s)) return leave(s, code);
+    return s->state == INSIDE && s->stack && stands_on(s->stack) ? leave_for(s, code) : HEIST_EINVALSTATE;
 }
 
 int heist_timeout_reschedule(heist_timeout *t, double when) {
@@ -120,7 +169,7 @@ int heist_timeout_reschedule(heist_timeout *t, double when) {
     if (heist__forked()) return HEIST_EFORKED;
     struct heist__block *s = scope_of(t);
     if (!is_mine(s)) return HEIST_EINVALSTATE;
-    if (heist__alarm_disarm(&s->alarm)) s->rung = true;
+    silence(s);
     if (s->rung) return HEIST_EINVALSTATE;
     s->deadline_ns = heist__ns_from_seconds(when);
     set(s);
@@ -155,8 +204,11 @@ int heist_with_timeout(double seconds, heist_coro_fn fn, void *arg, void **out) 
 static int64_t earliest(heist_task *task) {
     int64_t first = INT64_MAX;
     struct heist__extra *e = task ? heist__extra_of(task) : NULL;
-    for (struct heist__block *s = e ? e->blocks : NULL; s; s = s->outer)
+    if (!e) return first;
+    heist__spin_lock(&e->blocks_lock);
+    for (struct heist__block *s = e->blocks; s; s = s->outer)
         if (s->deadline_ns < first) first = s->deadline_ns;
+    heist__spin_unlock(&e->blocks_lock);
     return first;
 }
 

@@ -8,7 +8,7 @@
 #include <heist/base.h>
 #include <stdbool.h>
 
-#include "conc/atomic.h"
+#include "conc/spin.h"
 
 struct heist__birth;
 struct heist__block;
@@ -27,7 +27,8 @@ struct heist__extra {
     heist_free_fn arg_free;
 
     /* deadlines (sched/timeout.c) */
-    struct heist__block *blocks; /* runner: those that it is in, newest first */
+    struct heist__spin blocks_lock;
+    struct heist__block *blocks; /* under that lock: those that it is in, newest first */
     heist_coro_fn timed_fn;      /* birth: the body of one that has its deadline from birth, or NULL */
     int64_t deadline_ns;         /* birth: that deadline */
 };

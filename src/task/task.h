@@ -44,13 +44,19 @@ struct heist__failure {
 #define HEIST__WAITERS_SINGLE ((uintptr_t)4) /* the one waiter is a plain await */
 #define HEIST__WAITERS_TAGS ((uintptr_t)7)
 
-/* `cancel`: requests counted in the high bits, one may be pending delivery.  See cancel.c. */
-#define HEIST__CANCEL_PENDING ((uint32_t)1)      /* to be delivered; never set in an uncancellable section */
-#define HEIST__CANCEL_HELD ((uint32_t)2)         /* it becomes PENDING at the end of that section */
-#define HEIST__CANCEL_FLIGHT ((uint32_t)4)       /* a deliverer has taken it, and does not know yet how it ends */
-#define HEIST__CANCEL_MASK_ONE ((uint32_t)8)     /* how many sections the task is in */
-#define HEIST__CANCEL_MASK ((uint32_t)255 * HEIST__CANCEL_MASK_ONE)
-#define HEIST__CANCEL_ONE ((uint32_t)2048)
+/* `cancel`: how many requests there are, how many of them were not delivered, and how often some were.  See cancel.c.
+ */
+#define HEIST__CANCEL_PENDING ((uint64_t)1)  /* to be delivered; never set in an uncancellable section */
+#define HEIST__CANCEL_HELD ((uint64_t)2)     /* it becomes PENDING at the end of that section */
+#define HEIST__CANCEL_FLIGHT ((uint64_t)4)   /* a deliverer has taken it, and does not know yet how it ends */
+#define HEIST__CANCEL_MASK_ONE ((uint64_t)8) /* how many sections the task is in */
+#define HEIST__CANCEL_MASK ((uint64_t)255 * HEIST__CANCEL_MASK_ONE)
+#define HEIST__CANCEL_ONE ((uint64_t)1 << 11) /* requests: 21 bits */
+#define HEIST__CANCEL_ALL ((uint64_t)0x1fffff * HEIST__CANCEL_ONE)
+#define HEIST__CANCEL_FRESH_ONE ((uint64_t)1 << 32) /* those that stand for PENDING or HELD: 10 bits; full: or more */
+#define HEIST__CANCEL_FRESH ((uint64_t)1023 * HEIST__CANCEL_FRESH_ONE)
+#define HEIST__CANCEL_DELIVERY_ONE                                                                                     \
+    ((uint64_t)1 << 42) /* deliveries, also those that failed: the rest, and round again */
 
 enum { HEIST__OUT_VALUE, HEIST__OUT_ERROR, HEIST__OUT_CANCELLED };
 
@@ -82,14 +88,14 @@ struct heist_future {
     heist_free_fn arg_free;
     const char *file; /* where it was made */
     uint32_t line;
-    uint32_t stack_bytes;
+    uint16_t stack_kib;
+    _Atomic(uint8_t) running;     /* runner: its body is on a thread now; for reports */
+    _Atomic(uint8_t) close_asked; /* the close of its runtime has asked it to cancel */
 
     struct heist__coro *coro;                 /* runner: its stack; NULL before the first run */
     struct heist__park park;                  /* see park.h */
     _Atomic(heist_future *) awaiting;         /* runner: what a plain await waits for */
-    _Atomic(uint32_t) cancel;
-    _Atomic(uint8_t) running;                 /* runner: its body is on a thread now; for reports */
-    _Atomic(uint8_t) close_asked;             /* the close of its runtime has asked it to cancel */
+    _Atomic(uint64_t) cancel;
     _Atomic(struct heist__failure *) cancel_message; /* the last canceller's; exchanged */
     _Atomic(uint64_t) number;                 /* of its automatic name */
     _Atomic(struct heist__extra *) extra;     /* what few tasks have, or NULL; see extra.h */
@@ -180,8 +186,9 @@ static inline void heist__cancel_look(heist_task *t) {
     heist__cancel_deliver(t);
     heist_unref(t);
 }
-/* Records a request: false when the task is done.  Who does so must deliver it soon (heist__cancel_deliver). */
-bool heist__cancel_request(heist_task *t);
+/* Records a request: false when the task is done.  Who does so must deliver it soon (heist__cancel_deliver).  *mark
+ * (may be NULL): what withdraw wants to know of it. */
+bool heist__cancel_request(heist_task *t, uint32_t *mark);
 /* By what cancels a future that is no task (complete.c, and records of derived ones), as soon as the request is sure
  * to come to something: whoever passed it on need not be waited for any more. */
 void heist__cancel_recorded(void);
@@ -189,18 +196,22 @@ void heist__cancel_recorded(void);
  * group) and take the request back. ---- */
 /* What the count will be when all requests are taken back that are made, or delivered, from now on. */
 uint32_t heist__cancel_base(heist_task *t);
-/* Takes one request back: true when the task has no other one from after `base`; then one that was not delivered
- * is withdrawn too. */
-bool heist__cancel_withdraw(heist_task *t, uint32_t base);
+/* Takes the request of this mark back: true when the task has no other one from after `base`.  Nothing that was not
+ * delivered is left then, nor when it was this request alone.  Any thread, while the block lasts. */
+bool heist__cancel_withdraw(heist_task *t, uint32_t base, uint32_t mark);
 /* What was not delivered counts as delivered: by the -ECANCELED that the caller passes on. */
 void heist__cancel_told(heist_task *t);
 /* A request from after `base`, if it has one, is delivered once more. */
 void heist__cancel_again(heist_task *t, uint32_t base);
+/* The word after a delivery of all that is pending. */
+static inline uint64_t heist__cancel_delivered(uint64_t c) {
+    return (c & ~(HEIST__CANCEL_PENDING | HEIST__CANCEL_FRESH)) + HEIST__CANCEL_DELIVERY_ONE;
+}
 /* By the task itself: takes the pending request. */
 static inline bool heist__cancel_take(heist_task *t) {
-    uint32_t c = a_load_rlx(&t->cancel); /* rlx: a first look, the cas decides */
+    uint64_t c = a_load_rlx(&t->cancel); /* rlx: a first look, the cas decides */
     while (c & HEIST__CANCEL_PENDING)
-        if (a_cas_sc(&t->cancel, &c, c & ~HEIST__CANCEL_PENDING)) return true;
+        if (a_cas_sc(&t->cancel, &c, heist__cancel_delivered(c))) return true;
     return false;
 }
 

@@ -1009,6 +1009,78 @@ static void a_child_may_be_made_from_another_runtime(void **state) {
     harness_runtime_end(b);
 }
 
+/* Told of somebody else's request, and swallowed it; then the group asks, and nobody is told of that. */
+static int swallows(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    heist_task *self = heist_current_task();
+    for (int fails = 0; fails < 2; fails++) {
+        heist_group *g = NULL;
+        CHECK(heist_group_new(&g), 0);
+        CHECK(heist_group_enter(g), 0);
+        CHECK(heist_cancel(self), 1);
+        CHECK(heist_yield(), -ECANCELED);
+        if (!fails) CHECK(heist_group_cancel(g), 0);
+        CHECK(heist_group_exit(g, fails ? -EIO : 0), fails ? HEIST_EGROUP : 0);
+        CHECK(heist_yield(), 0);
+        CHECK(heist_uncancel(self), 0);
+        heist_group_unref(g);
+        untouched(s);
+    }
+    return 0;
+}
+static void what_was_swallowed_is_not_told_by_the_exit_COMP_46(void **state) {
+    (void)state;
+    play(swallows);
+}
+
+enum { FAILING = 1000 };
+
+static int fails_with(void *arg, void **out) {
+    (void)out;
+    return -(int)(intptr_t)arg;
+}
+
+/* Each by its number, in any order; and without the memory that makes that quick. */
+static int has_many_failures(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    for (int poor = 0; poor < 2; poor++) {
+        heist_group *g = NULL;
+        CHECK(heist_group_new(&g), 0);
+        CHECK(heist_group_enter(g), 0);
+        for (intptr_t i = 1; i <= FAILING; i++) {
+            int err = heist_group_create_task(g, fails_with, (void *)i, NULL, NULL);
+            CHECK(err == 0 || err == HEIST_ESHUTDOWN, 1); /* the first has failed already, with several workers */
+        }
+        while (heist_group_count(g)) heist_sleep(0.01);
+        if (poor) harness_fail_allocation(1, true);
+        int err = heist_group_exit(g, -EIO);
+        harness_fail_allocation(0, false);
+        CHECK(err, HEIST_EGROUP);
+        int n = heist_group_failures(g);
+        CHECK(n >= 2, 1);
+        heist_group_failure f = HEIST_GROUP_FAILURE_INIT;
+        char seen[FAILING + 1] = {0};
+        for (int i = n - 1; i >= 0; i--) {
+            CHECK(heist_group_failure_at(g, (size_t)i, &f), 0);
+            if (i == n - 1) {
+                CHECK(f.code, -EIO);
+            } else {
+                CHECK(-f.code >= 1 && -f.code <= FAILING && !seen[-f.code], 1);
+                seen[-f.code < 0 || -f.code > FAILING ? 0 : -f.code] = 1;
+            }
+        }
+        CHECK(heist_group_failure_at(g, (size_t)n, &f), -ERANGE);
+        heist_group_unref(g);
+    }
+    return 0;
+}
+static void many_failures_are_found_by_their_numbers_COMP_43(void **state) {
+    (void)state;
+    play(has_many_failures);
+}
+
 static int pinned_group(void *arg, void **out) {
     struct seen *s = arg;
     one_fails(s, out);
@@ -1053,6 +1125,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_close_of_the_runtime_ends_the_group_first),
     API_TEST(a_child_may_be_made_from_another_runtime),
     API_TEST(a_group_works_on_a_loop_of_its_own_COMP_42),
+    API_TEST(what_was_swallowed_is_not_told_by_the_exit_COMP_46),
+    API_TEST(many_failures_are_found_by_their_numbers_COMP_43),
 };
 
 int main(void) { return HARNESS_MAIN("group", tests); }

@@ -820,6 +820,192 @@ static void a_request_beside_the_time_is_delivered_once_COMP_36(void **state) {
     play(told_once);
 }
 
+/* A request that its task has been told of, and has swallowed, leaves nothing to be told. */
+static int swallows(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    heist_task *self = heist_current_task();
+    for (int nested = 0; nested < 2; nested++) { /* told of somebody else's; the block's own is pending at the end */
+        heist_timeout outer = HEIST_TIMEOUT_INIT, t = HEIST_TIMEOUT_INIT;
+        CHECK(heist_timeout_enter(&outer, HEIST_FOREVER), 0);
+        CHECK(heist_timeout_enter(&t, HEIST_FOREVER), 0);
+        CHECK(heist_cancel(self), 1);
+        CHECK(heist_yield(), -ECANCELED);
+        CHECK(heist_timeout_reschedule(&t, heist_time() - 1), 0);
+        if (nested) CHECK(heist_timeout_reschedule(&outer, heist_time() - 1), 0);
+        CHECK(heist_timeout_exit(&t, 0), 0);
+        CHECK(heist_cancelling(self), 1 + nested);
+        CHECK(heist_timeout_exit(&outer, 0), 0);
+        CHECK(heist_cancelling(self), 1);
+        CHECK(heist_yield(), 0);
+        CHECK(heist_uncancel(self), 0);
+        untouched(s);
+    }
+    for (int told = 0; told < 2; told++) { /* somebody else's is pending: with the block's own, or after it */
+        heist_timeout t = HEIST_TIMEOUT_INIT;
+        CHECK(heist_timeout_enter(&t, 0), 0);
+        if (told) CHECK(heist_yield(), -ECANCELED);
+        CHECK(heist_cancel(self), 1);
+        CHECK(heist_timeout_exit(&t, 0), 0);
+        CHECK(heist_yield(), -ECANCELED);
+        CHECK(heist_uncancel(self), 0);
+        untouched(s);
+    }
+    /* The same within a section, where requests are held. */
+    heist_timeout t = HEIST_TIMEOUT_INIT;
+    CHECK(heist_timeout_enter(&t, HEIST_FOREVER), 0);
+    CHECK(heist_cancel(self), 1);
+    CHECK(heist_yield(), -ECANCELED);
+    CHECK(heist_uncancellable_begin(), 0);
+    CHECK(heist_timeout_reschedule(&t, heist_time() - 1), 0);
+    CHECK(heist_timeout_exit(&t, 0), 0);
+    CHECK(heist_uncancellable_end(), 0);
+    CHECK(heist_uncancel(self), 0);
+    untouched(s);
+    return 0;
+}
+static void what_was_swallowed_is_not_told_behind_the_block_COMP_36(void **state) {
+    (void)state;
+    play(swallows);
+}
+
+/* ---- a block in a generator's body ---- */
+
+struct limited {
+    double limit;
+    int code, left;
+};
+static int body_with_limit(heist_generator *g, void *arg, void **out) {
+    struct limited *l = arg;
+    heist_timeout t = HEIST_TIMEOUT_INIT;
+    (void)out;
+    int err = heist_timeout_enter(&t, l->limit);
+    if (err) return err;
+    err = heist_generator_yield(g, NULL, NULL);
+    l->code = heist_timeout_exit(&t, err);
+    l->left++;
+    return l->code;
+}
+static heist_generator *limited_generator(struct seen *s, struct limited *l) {
+    heist_generator *g = NULL;
+    CHECK(heist_generator_new(body_with_limit, l, NULL, &g), 0);
+    return g;
+}
+
+static int drives(void *arg, void **out) { return heist_generator_next(arg, out); }
+
+/* Enters, then sleeps for long: the limit is its own as long as the body stands in the block. */
+struct enters {
+    heist_generator *generator;
+    int slept, requests;
+};
+static int enters_and_sleeps(void *arg, void **out) {
+    struct enters *e = arg;
+    (void)out;
+    int err = heist_generator_next(e->generator, NULL);
+    e->slept = heist_sleep(10);
+    heist_sleep(10);
+    e->requests = heist_cancelling(heist_current_task());
+    return err;
+}
+
+static int is_driven_by_another(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    for (int late = 0; late < 2; late++) {
+        struct limited l = {.limit = 2, .code = 1};
+        struct enters e = {limited_generator(s, &l), 1, -1};
+        heist_task *first = NULL;
+        CHECK(heist_create_task(enters_and_sleeps, &e, NULL, &first), 0);
+        CHECK(heist_sleep(late ? 3 : 1), 0);
+        CHECK(heist_generator_next(e.generator, NULL), HEIST_ESTOP); /* leaves the block, for the other */
+        CHECK(l.code, 0);
+        CHECK(l.left, 1);
+        CHECK(heist_await(first, NULL), 0);
+        CHECK(e.slept, late ? -ECANCELED : 0);
+        CHECK(e.requests, 0); /* the request of the block went with it */
+        heist_unref(first);
+        heist_generator_unref(e.generator);
+        untouched(s);
+    }
+    /* The one that entered is gone, and its memory another's by now. */
+    for (int dropped = 0; dropped < 2; dropped++) {
+        struct limited l = {.limit = 2, .code = 1};
+        heist_generator *g = limited_generator(s, &l);
+        heist_task *first = NULL, *next = NULL;
+        CHECK(heist_create_task(drives, g, NULL, &first), 0);
+        CHECK(heist_await(first, NULL), 0);
+        heist_unref(first);
+        double ten = 10;
+        CHECK(heist_create_task(answers, &ten, NULL, &next), 0);
+        CHECK(heist_sleep(dropped ? 1 : 3), 0);
+        if (!dropped) CHECK(heist_generator_next(g, NULL), HEIST_ESTOP);
+        heist_generator_unref(g); /* ends a body that stands at its yield */
+        CHECK(l.left, 1);
+        CHECK(l.code, dropped ? HEIST_EGENEXIT : 0);
+        CHECK(heist_await(next, NULL), 0);
+        heist_unref(next);
+        untouched(s);
+    }
+    return 0;
+}
+static void a_block_in_a_generator_is_left_by_whoever_drives_it_on(void **state) {
+    (void)state;
+    play(is_driven_by_another);
+}
+
+static void nothing_stays_armed_on_a_loop_that_was_closed(void **state) {
+    (void)state;
+    for (int reached = 0; reached < 2; reached++) {
+        heist_loop *loop = harness_loop();
+        struct seen seen = {0}, *s = &seen;
+        struct limited l = {.limit = reached ? 0 : 2, .code = 1};
+        heist_generator *g = limited_generator(s, &l);
+        heist_task *t = NULL;
+        assert_int_equal(heist_loop_create_task(loop, drives, g, NULL, &t), 0);
+        assert_int_equal(heist_loop_run_until_complete(loop, t, NULL), 0);
+        heist_unref(t);
+        harness_loop_end(loop);
+        assert_int_equal(heist_generator_next(g, NULL), HEIST_ESTOP); /* this thread leaves the block */
+        assert_int_equal(l.left, 1);
+        heist_generator_unref(g);
+        assert_int_equal(seen.line, 0);
+    }
+}
+
+/* ---- sections that straddle ---- */
+
+static int straddles(void *arg, void **out) {
+    struct seen *s = arg;
+    (void)out;
+    heist_task *self = heist_current_task();
+    CHECK(heist_uncancellable_begin(), 0);
+    CHECK(heist_cancel(self), 1);
+    CHECK(heist_blocking_begin(), 0);
+    CHECK(heist_uncancellable_begin(), 0);
+    CHECK(heist_uncancellable_end(), 0);
+    CHECK(heist_uncancellable_end(), 0); /* begun before the task told that it blocks */
+    CHECK(heist_uncancellable_end(), HEIST_EINVALSTATE);
+    CHECK(heist_blocking_end(), 0);
+    CHECK(heist_yield(), -ECANCELED);
+    CHECK(heist_uncancel(self), 0);
+
+    CHECK(heist_blocking_begin(), 0);
+    CHECK(heist_uncancellable_begin(), 0);
+    CHECK(heist_cancel(self), 1);
+    CHECK(heist_blocking_end(), 0);
+    CHECK(heist_yield(), 0); /* still in it */
+    CHECK(heist_uncancellable_end(), 0);
+    CHECK(heist_yield(), -ECANCELED);
+    CHECK(heist_uncancel(self), 0);
+    untouched(s);
+    return 0;
+}
+static void a_section_belongs_to_its_task_also_while_that_blocks(void **state) {
+    (void)state;
+    play(straddles);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(the_block_is_left_with_a_timeout_COMP_31),
     API_TEST(a_timeout_that_is_not_reached_leaves_no_trace_COMP_32),
@@ -838,6 +1024,10 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_child_that_asks_has_its_makers_deadline),
     API_TEST(a_request_is_held_until_the_section_ends),
     API_TEST(a_request_beside_the_time_is_delivered_once_COMP_36),
+    API_TEST(what_was_swallowed_is_not_told_behind_the_block_COMP_36),
+    API_TEST(a_block_in_a_generator_is_left_by_whoever_drives_it_on),
+    API_TEST(nothing_stays_armed_on_a_loop_that_was_closed),
+    API_TEST(a_section_belongs_to_its_task_also_while_that_blocks),
     API_TEST(sections_nest_and_hold_every_kind_of_request),
     API_TEST(a_close_with_a_deadline_reports_who_is_in_a_section),
     API_TEST(no_memory_is_a_code_at_the_entry),
