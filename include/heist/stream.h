@@ -1,7 +1,7 @@
 /* heist/stream.h: asyncio's reader and writer in one object, over TCP, Unix sockets, pipes, terminals, TLS.
  *
  *     heist_stream *s;
- *     int err = heist_stream_from_conn(conn, NULL, &s);
+ *     int err = heist_open_connection("example.org", "80", NULL, &s);
  *     if (err < 0) return err;
  *     heist_stream_write(s, request, length);       // queues, never suspends
  *     err = heist_stream_drain(s);                  // waits while too much is queued
@@ -200,6 +200,34 @@ typedef struct heist_stream_ops {
  * Errors: -EINVAL (read, writev, close or free is missing), -ENOMEM. */
 HEIST_API int heist_stream_new(const heist_stream_ops *ops, void *self, const heist_stream_options *opts,
                                heist_stream **out) HEIST_NODISCARD;
+
+/* ---- opening ---- */
+
+typedef struct heist_open_options {
+    size_t size;
+    unsigned flags;                     /* HEIST_OPEN_… */
+    int family;                         /* AF_INET, AF_INET6; 0: any */
+    const heist_addr *local;            /* bind to this first, its port 0 as a rule; NULL: the system's choice */
+    double happy_eyeballs_delay;        /* seconds before the next address is tried beside; 0: one after the other */
+    const heist_stream_options *stream; /* NULL: the defaults */
+    heist_conn *conn;                   /* an open connection instead of host and port; the stream's on success */
+} heist_open_options;
+#define HEIST_OPEN_KEEPALIVE 0x1u /* SO_KEEPALIVE */
+#define HEIST_OPEN_NAGLE 0x2u     /* leave Nagle's algorithm on; without it TCP_NODELAY is set */
+#define HEIST_OPEN_OPTIONS_INIT {sizeof(heist_open_options), 0, 0, NULL, 0, NULL, NULL}
+
+/* Resolves the host, tries each of its addresses until one answers, and gives a stream over it.  The port is a number or
+ * the name of a service.  A deadline comes from outside (heist/timeout.h).
+ * Context: task.  Suspends: may.  Ownership: *out is one reference.
+ * Errors: that of the last attempt when all fail, with a message that names each (heist_fail), -ECONNREFUSED,
+ * -EHOSTUNREACH and the like; those of the look-up; -ECANCELED (every attempt is closed); -EINVAL: contradictory
+ * arguments, before anything is done: host and conn, neither, no port, a connection that is no stream, a local address
+ * of another family than the one asked for; -EADDRNOTAVAIL: no address of the local one's family. */
+HEIST_API int heist_open_connection(const char *host, const char *port, const heist_open_options *opts,
+                                    heist_stream **out) HEIST_NODISCARD;
+/* The same to a Unix socket; "@name" is an abstract one.  local, family and delay must be unset. */
+HEIST_API int heist_open_unix_connection(const char *path, const heist_open_options *opts,
+                                         heist_stream **out) HEIST_NODISCARD;
 
 HEIST_END_DECLS
 
