@@ -348,11 +348,27 @@ bool heist__alarm_rang(struct heist__alarm *a) {
 
 /* ---- descriptors ---- */
 
+/* Events ahead, of the one that is handled: its registration is fetched, its waiter is fetched. */
+#define EXPECT_FAR 12
+#define EXPECT_NEAR 6
+
+static inline void expect_far(const struct heist__poll_event *e) {
+    if (e->data & HEIST__REG_TAG && e->data != HEIST__WAKE_DATA) heist__reg_expect_far(e->data & ~HEIST__REG_TAG);
+}
+
+static inline void expect_near(const struct heist__poll_event *e) {
+    if (e->data & HEIST__REG_TAG && e->data != HEIST__WAKE_DATA) heist__reg_expect_near(e->data & ~HEIST__REG_TAG);
+}
+
 static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
     struct heist__poll_event events[HEIST__POLL_MAX];
     int n = heist__poller_wait(&loop->poller, events, HEIST__POLL_MAX, timeout_ns), seen = 0;
     if (n > 0) (void)a_load_acq(&loop->watched); /* acq: pairs with reg_wait, which was on another thread perhaps */
+    for (int i = 0; i < n && i < EXPECT_FAR; i++) expect_far(&events[i]);
+    for (int i = 0; i < n && i < EXPECT_NEAR; i++) expect_near(&events[i]);
     for (int i = 0; i < n; i++) {
+        if (i + EXPECT_FAR < n) expect_far(&events[i + EXPECT_FAR]);
+        if (i + EXPECT_NEAR < n) expect_near(&events[i + EXPECT_NEAR]);
         if (events[i].data == HEIST__WAKE_DATA) {
             *wake_seen = true;
             continue;

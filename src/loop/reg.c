@@ -4,8 +4,10 @@
 #include <heist/error.h>
 
 #include "base/fork.h"
+#include "coro/coro.h"
 #include "loop/loop.h"
 #include "mem/slab.h"
+#include "task/task.h"
 
 #define ADDRESS_BITS 48
 #define ADDRESS_MASK (((uint64_t)1 << ADDRESS_BITS) - 1)
@@ -25,6 +27,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     r->calls = 0;
     r->owner = owner;
     r->dispose = dispose;
+    a_store_rlx(&r->near.task, NULL); /* rlx: see heist__reg_expect_near */
     for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
     heist__spin_unlock(&r->lock);
     return r;
@@ -80,6 +83,33 @@ void heist__reg_leave(struct heist__reg *r) {
     bool last = --r->calls == 0 && r->closed;
     heist__spin_unlock(&r->lock);
     if (last) end(r);
+}
+
+#define LINES_OF_FRAMES 6 /* from the stack pointer up: what a wait in a read, and the read, have there */
+
+/* Each object is type-stable, or was mapped once; and a prefetch of anything at all does no harm. */
+void heist__reg_expect_far(uint64_t data) {
+    const char *r = (const char *)(uintptr_t)(data & ADDRESS_MASK);
+    for (size_t at = 0; at < sizeof(struct heist__reg); at += HEIST_CACHE_LINE) __builtin_prefetch(r + at, 0, 2);
+}
+
+void heist__reg_expect_near(uint64_t data) {
+    struct heist__reg_near *near = &((struct heist__reg *)(uintptr_t)(data & ADDRESS_MASK))->near;
+    const char *task = a_load_rlx(&near->task); /* rlx, all four: addresses to prefetch, right or not */
+    const char *sp = a_load_rlx(&near->sp);
+    if (!task) return;
+    for (size_t at = 0; at < sizeof(heist_task); at += HEIST_CACHE_LINE) __builtin_prefetch(task + at, 0, 2);
+    __builtin_prefetch(a_load_rlx(&near->coro), 0, 2);
+    __builtin_prefetch(a_load_rlx(&near->owner), 0, 2);
+    for (size_t i = 0; i < LINES_OF_FRAMES; i++) __builtin_prefetch(sp + i * HEIST_CACHE_LINE, 0, 2);
+}
+
+static void remember(struct heist__reg *r, struct heist__park *park) {
+    heist_task *t = heist_container_of(park, heist_task, park); /* only tasks wait here */
+    a_store_rlx(&r->near.task, t); /* rlx, all four: see heist__reg_expect_near */
+    a_store_rlx(&r->near.coro, t->coro);
+    a_store_rlx(&r->near.sp, t->coro->sp);
+    a_store_rlx(&r->near.owner, r->owner);
 }
 
 void heist__reg_event(uint64_t data, uint32_t events) {
@@ -181,6 +211,7 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     if (result == 1) {
         s->state = HEIST__SLOT_WAITER;
         s->waiter = park;
+        remember(r, park);
     }
     heist__spin_unlock(&r->lock);
     return result;

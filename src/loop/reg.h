@@ -35,6 +35,12 @@ struct heist__reg_slot {
     struct heist__park *waiter;
 };
 
+/* Where that lies which the next step of a waiting task touches: for the processor to fetch while events before it are
+ * handled (heist__reg_expect).  Only ever prefetched: it may be of somebody who is gone. */
+struct heist__reg_near {
+    _Atomic(void *) task, coro, sp, owner;
+};
+
 struct heist__reg {
     struct heist__job link; /* the slab's, when free */
     struct heist__spin lock;
@@ -45,6 +51,7 @@ struct heist__reg {
     bool closed;
     unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
     void *owner;
+    struct heist__reg_near near; /* of who waited last */
     void (*dispose)(void *owner, int fd); /* closes the descriptor and frees the owner; once */
     struct heist__reg_slot slots[2];
 };
@@ -65,6 +72,12 @@ void heist__reg_close(struct heist__reg *r);
 /* Who waits in this direction, or the next one who is about to, gets -EINTR.  Any thread, while it is not closed for
  * good (a call in progress keeps it). */
 void heist__reg_interrupt(struct heist__reg *r, int direction);
+
+/* An event of this registration will be handled soon: fetches the registration (far), then what the waiter's step needs
+ * (near).  A thousand sleeping connections do not stay in the caches; each of their steps would wait for memory some ten
+ * times, one line after the other. */
+void heist__reg_expect_far(uint64_t data);
+void heist__reg_expect_near(uint64_t data);
 
 /* From the poller, by the loop's owner or a rescuer. */
 void heist__reg_event(uint64_t data, uint32_t events);
