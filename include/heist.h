@@ -23,6 +23,7 @@
  *   heist/timeout.h  blocks with a deadline     heist/group.h    tasks that end before a block
  *   heist/generator.h  values on demand         heist/pipeline.h  stages that run ahead
  *   heist/with.h     before and after a block   heist/defer.h    clean-up that always runs
+ *   heist/socket.h   your own descriptors       heist/datagram.h UDP and Unix datagrams
  *   heist/executor.h calls that block, on threads beside
  *   heist/resolve.h  names to addresses, and back
  *   heist/stream.h   readers and writers over TCP, pipes, TLS
@@ -37,6 +38,7 @@
 #include <heist/channel.h>
 #include <heist/condition.h>
 #include <heist/context.h>
+#include <heist/datagram.h>
 #include <heist/defer.h>
 #include <heist/error.h>
 #include <heist/event.h>
@@ -58,6 +60,7 @@
 #include <heist/rwlock.h>
 #include <heist/select.h>
 #include <heist/semaphore.h>
+#include <heist/socket.h>
 #include <heist/stream.h>
 #include <heist/task.h>
 #include <heist/timeout.h>

@@ -51,8 +51,11 @@ HEIST_API void heist_listener_close(heist_listener *l);
 
 /* Connects.  Context: task.  Suspends: may.  Errors: -ECONNREFUSED and the like, -ETIMEDOUT, -ECANCELED. */
 HEIST_API int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) HEIST_NODISCARD;
-/* Takes over a connected stream socket, pipe end or other pollable descriptor (made non-blocking).
- * Suspends: never.  Ownership: fd is the connection's on success only. */
+/* Takes over a connected stream socket, pipe end, terminal or other pollable descriptor (made non-blocking).  When the
+ * last slave of a terminal is closed, its master reads the end of the stream.
+ * Suspends: never.  Ownership: fd is the connection's on success only.
+ * Errors: -EINVAL, -EBADF, -EPERM (a file or folder: always ready, so there is nothing to wait for), -EBUSY (another
+ * connection's, or a call of heist/socket.h on it is in progress), -ENOMEM. */
 HEIST_API int heist_conn_open(int fd, heist_conn **out) HEIST_NODISCARD;
 
 /* Reads what is there, at least one byte: the count; 0 at the end of the stream.

@@ -115,6 +115,25 @@ static inline off_t heist__sys_lseek(int fd, off_t offset, int whence) {
     HEIST__SYS_ANSWER(off_t, lseek(fd, offset, whence));
 }
 
+/* The status flags (O_NONBLOCK and the like). */
+static inline int heist__sys_flags(int fd) {
+    HEIST_SYS_POINT("fcntl", fd);
+    HEIST__SYS_ANSWER(int, fcntl(fd, F_GETFL));
+}
+
+static inline int heist__sys_set_flags(int fd, int flags) {
+    HEIST_SYS_POINT("fcntl", fd);
+    HEIST__SYS_ANSWER(int, fcntl(fd, F_SETFL, flags));
+}
+
+/* What of `events` (POLLIN …) is true now, and POLLERR, POLLHUP, POLLNVAL: a look, it never waits. */
+static inline int heist__sys_look(int fd, short events) {
+    HEIST_SYS_POINT("poll", fd);
+    struct pollfd one = {.fd = fd, .events = events};
+    int count = poll(&one, 1, 0);
+    return count < 0 ? -errno : count ? one.revents : 0;
+}
+
 /* Another number for the same thing, closed by exec. */
 static inline int heist__sys_dup(int fd) {
     HEIST_SYS_POINT("fcntl", fd);
@@ -167,6 +186,16 @@ static inline int heist__sys_getsockopt(int fd, int level, int name, void *value
     HEIST__SYS_ANSWER(int, getsockopt(fd, level, name, value, bytes));
 }
 
+static inline int heist__sys_getsockname(int fd, struct sockaddr *address, socklen_t *bytes) {
+    HEIST_SYS_POINT("getsockname", fd);
+    HEIST__SYS_ANSWER(int, getsockname(fd, address, bytes));
+}
+
+static inline int heist__sys_getpeername(int fd, struct sockaddr *address, socklen_t *bytes) {
+    HEIST_SYS_POINT("getpeername", fd);
+    HEIST__SYS_ANSWER(int, getpeername(fd, address, bytes));
+}
+
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_accept(int fd, struct sockaddr *address, socklen_t *bytes) {
     HEIST_SYS_POINT("accept4", fd);
@@ -187,6 +216,36 @@ static inline ssize_t heist__sys_send(int fd, const void *buffer, size_t bytes, 
 static inline ssize_t heist__sys_sendmsg(int fd, const struct msghdr *message, int flags) {
     HEIST_SYS_POINT("sendmsg", fd);
     HEIST__SYS_ANSWER(ssize_t, sendmsg(fd, message, flags | MSG_NOSIGNAL));
+}
+
+/* With an address: *bytes is its room, then its length. */
+static inline ssize_t heist__sys_recvfrom(int fd, void *buffer, size_t bytes, int flags, struct sockaddr *address,
+                                          socklen_t *length) {
+    HEIST_SYS_POINT("recvfrom", fd);
+    HEIST__SYS_ANSWER(ssize_t, recvfrom(fd, buffer, bytes, flags, address, length));
+}
+
+static inline ssize_t heist__sys_sendto(int fd, const void *buffer, size_t bytes, int flags,
+                                        const struct sockaddr *address, socklen_t length) {
+    HEIST_SYS_POINT("sendto", fd);
+    HEIST__SYS_ANSWER(ssize_t, sendto(fd, buffer, bytes, flags | MSG_NOSIGNAL, address, length));
+}
+
+/* Descriptors that come are closed by exec. */
+static inline ssize_t heist__sys_recvmsg(int fd, struct msghdr *message, int flags) {
+    HEIST_SYS_POINT("recvmsg", fd);
+    HEIST__SYS_ANSWER(ssize_t, recvmsg(fd, message, flags | MSG_CMSG_CLOEXEC));
+}
+
+/* Several datagrams at once: how many. */
+static inline int heist__sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+    HEIST_SYS_POINT("recvmmsg", fd);
+    HEIST__SYS_ANSWER(int, recvmmsg(fd, messages, count, flags | MSG_CMSG_CLOEXEC, NULL));
+}
+
+static inline int heist__sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+    HEIST_SYS_POINT("sendmmsg", fd);
+    HEIST__SYS_ANSWER(int, sendmmsg(fd, messages, count, flags | MSG_NOSIGNAL));
 }
 
 /* ---- memory; whole fresh mappings come from alloc.h ---- */

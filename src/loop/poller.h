@@ -45,7 +45,8 @@ void heist__poller_close(struct heist__poller *p);
 
 /* 0, or -EEXIST (a registration is there), -EPERM (a plain file: always ready), -EBADF, -ENOMEM, -ENOSPC. */
 int heist__poller_add(struct heist__poller *p, int fd, uint32_t events, uint64_t data);
-/* 0, or -ENOENT, -EBADF, -ENOMEM. */
+/* 0, or -ENOENT (nothing is registered by that number; or it was, and means another file now, where the backend can
+ * tell), -EBADF, -ENOMEM. */
 int heist__poller_mod(struct heist__poller *p, int fd, uint32_t events, uint64_t data);
 /* 0, or -ENOENT, -EBADF. */
 int heist__poller_del(struct heist__poller *p, int fd);

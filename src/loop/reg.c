@@ -4,7 +4,9 @@
 #include <heist/error.h>
 
 #include "base/fork.h"
+#include "base/sys.h"
 #include "coro/coro.h"
+#include "loop/fds.h"
 #include "loop/loop.h"
 #include "mem/slab.h"
 #include "task/task.h"
@@ -21,30 +23,36 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     struct heist__reg *r = heist__slab_get(heist__self(), HEIST__SLAB_REG);
     if (!r) return NULL;
     heist__spin_lock(&r->lock); /* zero in a fresh object; a stale event may look at an old one */
-    r->fd = fd;
+    r->fd = r->polled = fd;
     r->loop = NULL;
-    r->hung_up = r->closed = false;
+    r->hung_up = r->closed = r->guest = r->forsaken = false;
     r->calls = 0;
     r->owner = owner;
     r->dispose = dispose;
     a_store_rlx(&r->near.task, NULL); /* rlx: see heist__reg_expect_near */
     for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
     heist__spin_unlock(&r->lock);
+    r->at = NULL;
+    if (dispose && fd >= 0) heist__fds_own(r);
     return r;
 }
 
 void heist__reg_adopt(struct heist__reg *r, int fd) {
     heist__spin_lock(&r->lock);
-    r->fd = fd;
+    r->fd = r->polled = fd;
     heist__spin_unlock(&r->lock);
+    heist__fds_own(r);
 }
 
 /* Closed, and nobody is inside. */
-static void end(struct heist__reg *r) {
+void heist__reg_end(struct heist__reg *r) {
     heist_loop *loop = r->loop;
+    if (r->at) heist__fds_unlink(r); /* before the number is free for another */
     if (loop) {
-        /* The poller of a forked child is its parent's. */
-        if (!heist__forked()) heist__poller_del(&loop->poller, r->fd);
+        bool duplicate = r->polled != r->fd;
+        /* The poller of a forked child is its parent's; a number that means another file may be another's there. */
+        if (!heist__forked() && (duplicate || !r->forsaken)) heist__poller_del(&loop->poller, r->polled);
+        if (duplicate) heist__sys_close(r->polled);
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
         heist__loop_release(loop);
     }
@@ -67,7 +75,7 @@ void heist__reg_close(struct heist__reg *r) {
     heist__spin_unlock(&r->lock);
     for (int i = 0; i < 2; i++)
         if (woken[i]) heist__park_wake(woken[i]);
-    if (last) end(r);
+    if (last) heist__reg_end(r);
 }
 
 int heist__reg_enter(struct heist__reg *r) {
@@ -82,7 +90,7 @@ void heist__reg_leave(struct heist__reg *r) {
     heist__spin_lock(&r->lock);
     bool last = --r->calls == 0 && r->closed;
     heist__spin_unlock(&r->lock);
-    if (last) end(r);
+    if (last) heist__reg_end(r);
 }
 
 #define LINES_OF_FRAMES 6 /* from the stack pointer up: what a wait in a read, and the read, have there */
@@ -170,13 +178,30 @@ void heist__reg_interrupt(struct heist__reg *r, int direction) {
     if (woken) heist__park_wake(woken);
 }
 
+/* The words for a guest; an owner asks for both for good. */
+static const uint32_t asked[2] = {HEIST__POLL_IN | HEIST__POLL_RDHUP, HEIST__POLL_OUT};
+
+/* A reader or writer callback watches the same number there: a duplicate is another to the poller, and the two are
+ * not in each other's way. */
+static HEIST_COLD int add_duplicate(struct heist__reg *r, heist_loop *loop, uint32_t events) {
+    int fd = heist__sys_dup(r->fd);
+    if (fd < 0) return fd;
+    int err = heist__poller_add(&loop->poller, fd, events, data_of(r));
+    if (err)
+        heist__sys_close(fd);
+    else
+        r->polled = fd;
+    return err;
+}
+
 /* Under the lock.  The kernel reports at once what is ready already; its event waits for the lock. */
-static int watch(struct heist__reg *r, heist_loop *loop) {
+static int watch(struct heist__reg *r, heist_loop *loop, uint32_t events) {
     /* ar: pairs with poll_events, on any thread: it sees this registration whole, in memory that may be fresh.
      * (The kernel orders it too, but neither the language nor a detector knows.) */
     a_add_ar(&loop->watched, 1);
-    int err = heist__poller_add(&loop->poller, r->fd,
-                                HEIST__POLL_IN | HEIST__POLL_OUT | HEIST__POLL_RDHUP | HEIST__POLL_EDGE, data_of(r));
+    events |= HEIST__POLL_EDGE;
+    int err = heist__poller_add(&loop->poller, r->fd, events, data_of(r));
+    if (heist_unlikely(err == -EEXIST)) err = add_duplicate(r, loop, events);
     if (err)
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
     else
@@ -186,7 +211,7 @@ static int watch(struct heist__reg *r, heist_loop *loop) {
 
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_lock(&r->lock);
-    if (!r->loop && !r->closed) (void)watch(r, loop);
+    if (!r->loop && !r->closed) (void)watch(r, loop, asked[0] | asked[1]);
     heist__spin_unlock(&r->lock);
 }
 
@@ -205,13 +230,40 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
         s->interrupted = false;
         result = -EINTR;
     } else if (!r->loop) {
-        int err = watch(r, loop);
+        int err = watch(r, loop, asked[0] | asked[1]);
         if (err) result = err;
     }
     if (result == 1) {
         s->state = HEIST__SLOT_WAITER;
         s->waiter = park;
         remember(r, park);
+    }
+    heist__spin_unlock(&r->lock);
+    return result;
+}
+
+/* Under the lock. */
+static int ask(struct heist__reg *r, unsigned directions, heist_loop *loop) {
+    uint32_t events = HEIST__POLL_EDGE;
+    bool busy = false;
+    for (unsigned i = 0; i < 2; i++) {
+        bool wanted = directions & 1u << i, waited = r->slots[i].state == HEIST__SLOT_WAITER;
+        if (wanted || waited) events |= asked[i];
+        busy |= wanted && waited;
+    }
+    if (!r->loop) return watch(r, loop, events);
+    int err = heist__poller_mod(&r->loop->poller, r->polled, events, data_of(r));
+    if (err == -ENOENT || err == -EBADF) return HEIST__REG_STRANGER;
+    return err ? err : busy ? -EBUSY : 0;
+}
+
+int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park) {
+    heist__spin_lock(&r->lock);
+    int result = r->closed ? HEIST_ECLOSED : ask(r, directions, loop);
+    if (!result) {
+        for (int i = 0; i < 2; i++)
+            if (directions & 1u << i) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_WAITER, false, park};
+        result = 1;
     }
     heist__spin_unlock(&r->lock);
     return result;

@@ -15,7 +15,11 @@
  * edge after its read finds EMPTY and stays as READY, or finds the waiter.
  *
  * A short read means drained, and the next one may wait without a try; but not once
- * the peer has hung up: its edge may have come together with the data's. */
+ * the peer has hung up: its edge may have come together with the data's.
+ *
+ * Such a registration owns its descriptor, and closes it.  A *guest* is the registration
+ * of a descriptor that stays the user's: it lives while calls on it are in progress, and
+ * asks the poller anew at each wait (fds.h). */
 #ifndef HEIST_LOOP_REG_H
 #define HEIST_LOOP_REG_H
 
@@ -42,13 +46,16 @@ struct heist__reg_near {
 };
 
 struct heist__reg {
-    struct heist__job link; /* the slab's, when free */
+    struct heist__reg *next, **at; /* the slab's, when free; in the table of numbers (fds.c); at NULL: not in it */
     struct heist__spin lock;
     uint32_t generation;    /* under the lock; changes when it dies */
     int fd;
+    int polled;             /* the number that the poller knows it by: fd, or a duplicate when fd was there already */
     heist_loop *loop;       /* registered there, one reference; NULL: not yet */
     bool hung_up;           /* an event said so */
     bool closed;
+    bool guest;             /* the descriptor is the user's */
+    bool forsaken;          /* a guest whose descriptor was closed behind its back: the number may be another's */
     unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
     void *owner;
     struct heist__reg_near near; /* of who waited last */
@@ -58,6 +65,9 @@ struct heist__reg {
 
 /* In the data of an event: the address, with the generation's low bits above it. */
 #define HEIST__REG_TAG ((uint64_t)1 << 63)
+
+/* What heist__reg_ask says of a guest whose number stands for another file by now. */
+#define HEIST__REG_STRANGER 2
 
 /* NULL: no memory. */
 struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *owner, int fd));
@@ -94,7 +104,14 @@ int heist__reg_begin(struct heist__reg *r, int direction, bool drained);
 /* The commit of a wait, on the worker's stack: 1 parked; 0 go on and try; or a code: -EBUSY,
  * HEIST_ECLOSED, -EINTR, or what the poller said.  `loop` is the current worker's. */
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park);
-/* After a wait that did not end by an event. */
+/* The same for a guest, in one or both directions (bits 1 << HEIST__REG_…): the poller is asked anew, so that what
+ * is ready already comes as an event, and is found out whether the number still means the same file.  Never 0;
+ * or HEIST__REG_STRANGER. */
+int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park);
+/* After a wait that did not end by an event; of a guest, after any. */
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park);
+
+/* For fds.c: of a guest, unlinked, that the last call has left. */
+void heist__reg_end(struct heist__reg *r);
 
 #endif

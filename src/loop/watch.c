@@ -6,7 +6,9 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/options.h"
+#include "base/sys.h"
 #include "conc/self.h"
+#include "loop/fds.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "task/context.h"
@@ -32,6 +34,7 @@ struct heist__watch {
     struct heist__watch *next;
     heist_loop *loop;
     int fd;
+    int polled; /* the number that the poller knows: fd, or a duplicate, when a task waits for fd there */
     uint32_t number; /* tells a stale event from a fresh one of the same descriptor */
     struct watcher *sides[2];
 };
@@ -59,8 +62,18 @@ static int rearm(struct heist__watch *w, bool fresh) {
         if (w->sides[i] && !a_load_rlx(&w->sides[i]->scheduled)) events |= side_events[i]; /* rlx: under the lock */
     uint64_t data = (uint64_t)(w->number & 0x3fffffffu) << 32 | (uint32_t)w->fd;
     heist_loop *loop = w->loop;
-    return fresh ? heist__poller_add(&loop->poller, w->fd, events, data)
-                 : heist__poller_mod(&loop->poller, w->fd, events, data);
+    if (!fresh) return heist__poller_mod(&loop->poller, w->polled, events, data);
+    w->polled = w->fd;
+    int err = heist__poller_add(&loop->poller, w->fd, events, data);
+    if (heist_likely(err != -EEXIST)) return err;
+    int fd = heist__sys_dup(w->fd);
+    if (fd < 0) return fd;
+    err = heist__poller_add(&loop->poller, fd, events, data);
+    if (err)
+        heist__sys_close(fd);
+    else
+        w->polled = fd;
+    return err;
 }
 
 static int call(struct watcher *w) {
@@ -109,11 +122,12 @@ void heist__watch_event(heist_loop *loop, uint64_t data, uint32_t events) {
         if (due[i] && heist__loop_post(loop, &due[i]->job)) watcher_drop(&due[i]->job);
 }
 
-static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, void *arg,
-               const heist_call_options *opts) {
+static int add_one(heist_loop *loop, int fd, int direction, heist_callback_fn fn, void *arg,
+                   const heist_call_options *opts) {
     if (!loop || !fn || !heist__options_ok_since(opts, HEIST__CALL_OPTIONS_FIRST, sizeof(*opts))) return -EINVAL;
     if (fd < 0) return -EBADF;
     if (heist__forked()) return HEIST_EFORKED;
+    if (heist__fds_owned(fd, false)) return -EBUSY;
     struct watcher *s = heist__zalloc(sizeof(*s));
     if (!s) return -ENOMEM;
     s->job.klass = &watcher_class;
@@ -191,14 +205,25 @@ static int remove_side(heist_loop *loop, int fd, int direction) {
         } else {
             *at = w->next;
             a_sub_rlx(&loop->watched, 1); /* rlx: as in add */
-            heist__poller_del(&loop->poller, fd);
+            heist__poller_del(&loop->poller, w->polled);
             dead = w;
         }
     }
     heist__spin_unlock(&loop->misc_lock);
+    if (dead && dead->polled != fd) heist__sys_close(dead->polled);
     heist__free(dead);
     if (s) watcher_unref(s);
     return s != NULL;
+}
+
+static int add(heist_loop *loop, int fd, int direction, heist_callback_fn fn, void *arg,
+               const heist_call_options *opts) {
+    int err = add_one(loop, fd, direction, fn, arg, opts);
+    if (err != -ENOENT) return err;
+    /* The number was watched, and means another file by now: what watched the old one is past. */
+    remove_side(loop, fd, HEIST__WATCH_READ);
+    remove_side(loop, fd, HEIST__WATCH_WRITE);
+    return add_one(loop, fd, direction, fn, arg, opts);
 }
 
 void heist__watch_drop_all(heist_loop *loop) {

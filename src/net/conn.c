@@ -9,12 +9,14 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "base/sys.h"
 #include "io/fd.h"
 #include "loop/clock.h"
+#include "loop/fds.h"
 
 int heist__conn_new(int fd, heist_conn **out) {
     heist_conn *c = heist__zalloc(sizeof(*c));
@@ -43,6 +45,8 @@ int heist_conn_open(int fd, heist_conn **out) {
     if (heist__forked()) return HEIST_EFORKED;
     struct stat st;
     if (fstat(fd, &st)) return -errno;
+    if (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode) || S_ISBLK(st.st_mode)) return -EPERM; /* what epoll would say */
+    if (heist__fds_owned(fd, true)) return -EBUSY;
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)) return -errno;
     int err = heist__conn_new(fd, out);
@@ -53,6 +57,7 @@ int heist_conn_open(int fd, heist_conn **out) {
     int type = 0;
     socklen_t length = sizeof(type);
     (*out)->is_socket = S_ISSOCK(st.st_mode);
+    (*out)->is_terminal = S_ISCHR(st.st_mode) && isatty(fd);
     (*out)->is_stream = S_ISFIFO(st.st_mode) ||
                         (S_ISSOCK(st.st_mode) && !heist__sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) && type == SOCK_STREAM);
     return 0;
@@ -74,6 +79,7 @@ ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t u
                 return n;
             }
             if (n == -EINTR) continue;
+            if (n == -EIO && c->is_terminal) return 0; /* the master of one whose slaves are closed */
             if (n != -EAGAIN) return n;
         }
         err = heist__fd_wait(c->reg, HEIST__REG_READ, until);

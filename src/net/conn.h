@@ -16,6 +16,7 @@ struct heist_conn {
     int fd;
     bool is_socket;
     bool is_stream; /* bytes without bounds: a stream socket or a pipe */
+    bool is_terminal;
     bool drained; /* the last read took all there was */
 };
 
@@ -36,5 +37,8 @@ ptrdiff_t heist__conn_write_some(heist_conn *c, const struct iovec *iov, int cou
 ptrdiff_t heist__conn_sendfile_some(heist_conn *c, int fd, off_t offset, size_t count, int64_t until);
 /* One attempt, in any context: a count, or a code; -EAGAIN, -EINTR. */
 ptrdiff_t heist__conn_try_write(heist_conn *c, const struct iovec *iov, int count);
+
+/* An error of the connection that was to be accepted, not of the listener: on to the next. */
+bool heist__accept_passes(int error);
 
 #endif

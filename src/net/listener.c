@@ -81,8 +81,7 @@ static int wrap(int fd, bool inet, heist_conn **out) {
     return err;
 }
 
-/* Errors of the connection that was to be accepted, not of the listener: on to the next. */
-static bool is_passing(int error) {
+bool heist__accept_passes(int error) {
     switch (error) {
     case EINTR:
     case ECONNABORTED:
@@ -114,7 +113,7 @@ static int accept_into(heist_listener *l, int64_t until, heist_conn *c) {
         err = 0;
         if (fd == -EAGAIN)
             err = heist__fd_wait(l->reg, HEIST__REG_READ, until);
-        else if (!is_passing(-fd))
+        else if (!heist__accept_passes(-fd))
             err = fd;
         if (err) return err;
     }

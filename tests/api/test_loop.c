@@ -710,7 +710,7 @@ static int read_one(void *arg) {
     return 0;
 }
 
-static void reader_runs_until_it_is_removed_LOOP_29(void **state) {
+static void reader_runs_until_it_is_removed_LOOP_29_SOCK_01(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
     heist_loop *loop = harness_real_loop();
@@ -727,7 +727,7 @@ static void reader_runs_until_it_is_removed_LOOP_29(void **state) {
     harness_loop_end(loop);
 }
 
-static void writer_and_reader_of_one_descriptor_are_apart_LOOP_29(void **state) {
+static void writer_and_reader_of_one_descriptor_are_apart_LOOP_29_SOCK_02(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
     heist_loop *loop = harness_real_loop();
@@ -778,8 +778,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(one_pass_runs_what_was_queued_when_it_began_LOOP_29),
     API_TEST(callback_that_requeues_itself_starves_nobody_LOOP_30),
     API_TEST(blocking_call_holds_up_its_loop_LOOP_31),
-    API_TEST(reader_runs_until_it_is_removed_LOOP_29),
-    API_TEST(writer_and_reader_of_one_descriptor_are_apart_LOOP_29),
+    API_TEST(reader_runs_until_it_is_removed_LOOP_29_SOCK_01),
+    API_TEST(writer_and_reader_of_one_descriptor_are_apart_LOOP_29_SOCK_02),
 };
 
 int main(void) {
