@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -246,6 +247,20 @@ static inline int heist__sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned
 static inline int heist__sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
     HEIST_SYS_POINT("sendmmsg", fd);
     HEIST__SYS_ANSWER(int, sendmmsg(fd, messages, count, flags | MSG_NOSIGNAL));
+}
+
+/* ---- files ---- */
+
+/* flags: AT_SYMLINK_NOFOLLOW, or 0. */
+static inline int heist__sys_stat(const char *path, struct stat *out, int flags) {
+    HEIST_SYS_POINT("newfstatat", -1);
+    HEIST__SYS_ANSWER(int, fstatat(AT_FDCWD, path, out, flags));
+}
+
+/* flags: AT_REMOVEDIR, or 0. */
+static inline int heist__sys_unlink(const char *path, int flags) {
+    HEIST_SYS_POINT("unlinkat", -1);
+    HEIST__SYS_ANSWER(int, unlinkat(AT_FDCWD, path, flags));
 }
 
 /* ---- memory; whole fresh mappings come from alloc.h ---- */

@@ -14,6 +14,7 @@
 #include "conc/self.h"
 #include "io/fd.h"
 #include "net/conn.h"
+#include "net/listener.h"
 
 struct heist_listener {
     struct heist__reg *reg;
@@ -29,7 +30,7 @@ static int set_option(int fd, int level, int name, int value) {
     return heist__sys_setsockopt(fd, level, name, &value, sizeof(value));
 }
 
-static int bind_and_listen(int fd, const heist_addr *addr, unsigned flags, int backlog) {
+static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
     int family = addr->storage.ss_family, err = 0;
     if (family != AF_UNIX) {
         err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -38,8 +39,38 @@ static int bind_and_listen(int fd, const heist_addr *addr, unsigned flags, int b
     if (!err && family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & HEIST_LISTEN_V6ONLY) != 0);
     if (err) return err;
-    err = heist__sys_bind(fd, (const struct sockaddr *)&addr->storage, addr->length);
-    return err ? err : heist__sys_listen(fd, backlog);
+    return heist__sys_bind(fd, (const struct sockaddr *)&addr->storage, addr->length);
+}
+
+int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener **out) {
+    heist_listener *l = heist__zalloc(sizeof(*l));
+    if (!l) return -ENOMEM;
+    int err = open_socket(addr->storage.ss_family);
+    if (err >= 0) {
+        l->fd = err;
+        err = set_up_and_bind(l->fd, addr, flags);
+        if (!err && !(l->reg = heist__reg_new(l->fd, l, heist__fd_dispose))) err = -ENOMEM;
+        if (err) heist__sys_close(l->fd);
+    }
+    if (err) {
+        heist__free(l);
+        return err;
+    }
+    *out = l;
+    return 0;
+}
+
+int heist__listener_begin(heist_listener *l, int backlog) {
+    return heist__sys_listen(l->fd, backlog ? backlog : DEFAULT_BACKLOG);
+}
+
+int heist__listener_hold(heist_listener *l) { return heist__reg_enter(l->reg); }
+void heist__listener_leave(heist_listener *l) { heist__reg_leave(l->reg); }
+
+void heist__listener_stop(heist_listener *l) {
+    if (heist__forked()) return;
+    (void)heist__sys_shutdown(l->fd, SHUT_RD);
+    heist_listener_close(l);
 }
 
 int heist_listen(const heist_addr *addr, const heist_listen_options *opts, heist_listener **out) {
@@ -49,17 +80,12 @@ int heist_listen(const heist_addr *addr, const heist_listen_options *opts, heist
         return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     if (!heist__self()->worker) return HEIST_ENOLOOP;
-    heist_listener *l = heist__zalloc(sizeof(*l));
-    if (!l) return -ENOMEM;
-    int err = open_socket(addr->storage.ss_family);
-    if (err >= 0) {
-        l->fd = err;
-        err = bind_and_listen(l->fd, addr, flags, opts && opts->backlog ? opts->backlog : DEFAULT_BACKLOG);
-        if (!err && !(l->reg = heist__reg_new(l->fd, l, heist__fd_dispose))) err = -ENOMEM;
-        if (err) heist__sys_close(l->fd);
-    }
+    heist_listener *l;
+    int err = heist__listener_bind(addr, flags, &l);
+    if (err) return err;
+    err = heist__listener_begin(l, opts ? opts->backlog : 0);
     if (err) {
-        heist__free(l);
+        heist_listener_close(l);
         return err;
     }
     *out = l;

@@ -1,0 +1,20 @@
+/* The inside of a listener, for a server: bound first, listening later, and held by who accepts.
+ *
+ * A holder is a call in progress that lasts: a close meanwhile wakes it with HEIST_ECLOSED and takes nothing away
+ * from under it. */
+#ifndef HEIST_NET_LISTENER_H
+#define HEIST_NET_LISTENER_H
+
+#include <heist/net.h>
+
+/* Bound to the address, not listening yet. */
+int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener **out);
+/* 0: the default. */
+int heist__listener_begin(heist_listener *l, int backlog);
+
+int heist__listener_hold(heist_listener *l); /* 0 or HEIST_ECLOSED */
+void heist__listener_leave(heist_listener *l);
+/* Closes; who connects from now on is refused, although a holder may have the descriptor for a while. */
+void heist__listener_stop(heist_listener *l);
+
+#endif
