@@ -27,6 +27,7 @@
  *   heist/executor.h calls that block, on threads beside
  *   heist/resolve.h  names to addresses, and back
  *   heist/stream.h   readers and writers over TCP, pipes, TLS
+ *   heist/server.h   a handler for each connection  heist/protocol.h  callbacks over a stream
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -54,6 +55,7 @@
 #include <heist/once.h>
 #include <heist/queue.h>
 #include <heist/pipeline.h>
+#include <heist/protocol.h>
 #include <heist/resolve.h>
 #include <heist/runner.h>
 #include <heist/runtime.h>
@@ -61,6 +63,7 @@
 #include <heist/select.h>
 #include <heist/semaphore.h>
 #include <heist/socket.h>
+#include <heist/server.h>
 #include <heist/stream.h>
 #include <heist/task.h>
 #include <heist/timeout.h>
