@@ -460,8 +460,7 @@ static bool unsent(heist_stream *s) { return s->paused && !s->error && s->state 
 
 int heist_stream_drain(heist_stream *s) {
     if (!s) return -EINVAL;
-    struct heist__self *self = heist__self();
-    int err = heist__wait_entry(self);
+    int err = heist__wait_entry(heist__self());
     if (err) return err;
     for (bool waited = false;; waited = true) {
         heist__spin_lock(&s->lock);
@@ -470,7 +469,7 @@ int heist_stream_drain(heist_stream *s) {
         double deadline = s->write_deadline;
         heist__spin_unlock(&s->lock);
         if (err || !waits) {
-            if (!waited) heist__wait_skipped(self);
+            if (!waited) heist__wait_skipped(heist__self()); /* asked anew: after a wait the thread may be another */
             return err;
         }
         err = heist__stream_wait(s, &s->drainers, unsent, deadline);
