@@ -76,8 +76,9 @@ struct heist_dns {
     size_t cache_entries;
     double max_ttl, negative_ttl;
 
-    pthread_mutex_t channel_lock; /* of the next three */
+    pthread_mutex_t channel_lock; /* of the next four */
     ares_channel channel;         /* NULL: shut */
+    ares_channel hosts;           /* knows /etc/hosts alone, and answers within the call; NULL: not wanted */
     struct heist__dns_tick *tick;
     int socket_error; /* why the last socket could not be made, when the system was short of something; else 0 */
 

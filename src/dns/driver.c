@@ -310,7 +310,14 @@ static int open_channel(heist_dns *d, const heist_dns_options *o) {
         }
     }
     d->channel = channel;
-    return 0;
+    if (o->flags & HEIST_DNS_NO_HOSTS) return 0;
+    char hosts_alone[] = "f";
+    memset(&options, 0, sizeof(options));
+    options.lookups = hosts_alone;
+    status = ares_init_options(&d->hosts, &options, ARES_OPT_LOOKUPS);
+    if (status == ARES_SUCCESS) return 0;
+    d->hosts = NULL;
+    return code_of_init(status);
 }
 
 static bool options_ok(const heist_dns_options *o) {
@@ -321,6 +328,7 @@ static bool options_ok(const heist_dns_options *o) {
 }
 
 static void destroy(heist_dns *d) {
+    if (d->hosts) ares_destroy(d->hosts);
     if (d->channel) ares_destroy(d->channel); /* no query is under way, or there would be a reference */
     heist__dns_forget(d);
     pthread_mutex_destroy(&d->lock);

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@
 
 #define NAME_MAX_BYTES 254 /* 253, and a dot at the end */
 #define PTR_NAME_BYTES 1025
+#define CLASS_IN 1
+#define TYPE_PTR 12
 
 static int code_of(heist_dns *d, int status) {
     switch (status) {
@@ -198,24 +201,74 @@ static void on_addresses(void *arg, int status, int timeouts, struct ares_addrin
     heist__dns_finish(q, code, answer, ttl);
 }
 
-static void on_name(void *arg, int status, int timeouts, struct hostent *found) {
-    struct heist__dns_query *q = arg;
+static void finish_name(struct heist__dns_query *q, int code, const char *name) {
     struct heist__dns_answer *answer = NULL;
-    (void)timeouts;
-    int code = code_of(q->dns, status);
-    if (!code && (!found || !found->h_name)) code = HEIST_ENONAME;
-    if (code == HEIST_ENOADDRESS) code = HEIST_ENONAME;
-    if (!code && !(answer = answer_new(0, found->h_name))) code = -ENOMEM;
+    if (code == HEIST_ENOADDRESS || (!code && !name)) code = HEIST_ENONAME;
+    if (!code && !(answer = answer_new(0, name))) code = -ENOMEM;
     heist__dns_finish(q, code, answer, 0);
 }
 
+static void on_pointer(void *arg, int status, int timeouts, unsigned char *packet, int length) {
+    struct heist__dns_query *q = arg;
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&q->addr.storage;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&q->addr.storage;
+    struct hostent *found = NULL;
+    (void)timeouts;
+    if (status == ARES_SUCCESS && q->family == AF_INET)
+        status = ares_parse_ptr_reply(packet, length, &in->sin_addr, sizeof(in->sin_addr), AF_INET, &found);
+    else if (status == ARES_SUCCESS)
+        status = ares_parse_ptr_reply(packet, length, &in6->sin6_addr, sizeof(in6->sin6_addr), AF_INET6, &found);
+    if (status != ARES_SUCCESS) found = NULL;
+    finish_name(q, code_of(q->dns, status), found ? found->h_name : NULL);
+    if (found) ares_free_hostent(found);
+}
+
+/* The hosts channel's answer, which comes within the call. */
+static void on_hosts_name(void *arg, int status, int timeouts, struct hostent *found) {
+    char **name = arg;
+    (void)timeouts;
+    if (status == ARES_SUCCESS && found && found->h_name) *name = strdup(found->h_name);
+}
+
+/* The question for a name: the address backwards. */
+static void pointer_name(const heist_addr *addr, char *out, size_t size) {
+    static const char digits[] = "0123456789abcdef";
+    if (addr->storage.ss_family == AF_INET) {
+        const unsigned char *b = (const unsigned char *)&((const struct sockaddr_in *)&addr->storage)->sin_addr;
+        snprintf(out, size, "%u.%u.%u.%u.in-addr.arpa", b[3], b[2], b[1], b[0]);
+        return;
+    }
+    const unsigned char *b = (const unsigned char *)&((const struct sockaddr_in6 *)&addr->storage)->sin6_addr;
+    for (int i = 15; i >= 0; i--) {
+        *out++ = digits[b[i] & 15];
+        *out++ = '.';
+        *out++ = digits[b[i] >> 4];
+        *out++ = '.';
+    }
+    strcpy(out, "ip6.arpa");
+}
+
+/* c-ares' own call for this takes every failure of the servers for a name that does not exist. */
+static void ask_backwards(heist_dns *d, struct heist__dns_query *q) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&q->addr.storage;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&q->addr.storage;
+    char *known = NULL, name[80];
+    if (d->hosts && q->family == AF_INET)
+        ares_gethostbyaddr(d->hosts, &in->sin_addr, sizeof(in->sin_addr), AF_INET, on_hosts_name, &known);
+    else if (d->hosts)
+        ares_gethostbyaddr(d->hosts, &in6->sin6_addr, sizeof(in6->sin6_addr), AF_INET6, on_hosts_name, &known);
+    if (known) {
+        finish_name(q, 0, known);
+        free(known);
+        return;
+    }
+    pointer_name(&q->addr, name, sizeof(name));
+    ares_query(d->channel, name, CLASS_IN, TYPE_PTR, on_pointer, q);
+}
+
 void heist__dns_ask(heist_dns *d, struct heist__dns_query *q) {
-    if (q->reverse && q->family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)&q->addr.storage;
-        ares_gethostbyaddr(d->channel, &in->sin_addr, sizeof(in->sin_addr), AF_INET, on_name, q);
-    } else if (q->reverse) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&q->addr.storage;
-        ares_gethostbyaddr(d->channel, &in6->sin6_addr, sizeof(in6->sin6_addr), AF_INET6, on_name, q);
+    if (q->reverse) {
+        ask_backwards(d, q);
     } else {
         struct ares_addrinfo_hints hints = {ARES_AI_CANONNAME, q->family, SOCK_STREAM, 0};
         ares_getaddrinfo(d->channel, q->name, NULL, &hints, on_addresses, q);

@@ -231,6 +231,10 @@ static void answer_pointer(struct packet *p, const struct question *q) {
         p->bytes[3] = (unsigned char)(0x80 | NXDOMAIN);
         return;
     }
+    if (bytes[count - 1] == 67) {
+        p->bytes[3] = (unsigned char)(0x80 | SERVFAIL);
+        return;
+    }
     name_of_bytes(bytes, count, name, sizeof name);
     put_record(p, NULL, TYPE_PTR, 3600, NULL, 0, name);
 }

@@ -22,7 +22,8 @@
  *   x.garbage.test     first some bytes that are no answer, then the right one
  *   x.broken.test      the right header and question, then an answer that points outside of the packet
  *   x.dropN.test       the first N questions for this name are not answered
- *   d.c.b.a.in-addr.arpa, …ip6.arpa   PTR to host-<hash>.test; an address with 66 as its last byte has no name
+ *   d.c.b.a.in-addr.arpa, …ip6.arpa   PTR to host-<hash>.test; an address with 66 as its last byte has no name,
+ *                      one with 67 is a SERVFAIL
  */
 #ifndef HEIST_TEST_NAME_SERVER_H
 #define HEIST_TEST_NAME_SERVER_H

@@ -199,6 +199,12 @@ static int ask_backwards(struct world *w) {
     }
     EXPECT(heist_addr_parse("192.0.2.66:0", &addr) == 0);
     EXPECT(heist_dns_reverse(w->dns, &addr, HEIST_FOREVER, name, sizeof name) == HEIST_ENONAME);
+    EXPECT(heist_addr_parse("192.0.2.67:0", &addr) == 0);
+    EXPECT(heist_dns_reverse(w->dns, &addr, HEIST_FOREVER, name, sizeof name) == HEIST_ETRYAGAIN);
+    EXPECT(heist_addr_parse("127.0.0.1:0", &addr) == 0); /* in /etc/hosts */
+    long before = name_server_questions(w->server);
+    EXPECT(heist_dns_reverse(w->dns, &addr, HEIST_FOREVER, name, sizeof name) == 0);
+    EXPECT(name_server_questions(w->server) == before);
     return 0;
 }
 
