@@ -28,6 +28,7 @@
  *   heist/resolve.h  names to addresses, and back
  *   heist/stream.h   readers and writers over TCP, pipes, TLS
  *   heist/server.h   a handler for each connection  heist/protocol.h  callbacks over a stream
+ *   heist/file.h     files, directories, changes
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -44,6 +45,7 @@
 #include <heist/error.h>
 #include <heist/event.h>
 #include <heist/executor.h>
+#include <heist/file.h>
 #include <heist/flow.h>
 #include <heist/future.h>
 #include <heist/generator.h>

@@ -140,6 +140,9 @@ HEIST_API int heist_loop_remove_writer(heist_loop *loop, int fd);
 /* The descriptor to poll for readability in a foreign event loop.  Borrowed, valid until close.
  * Context: any.  Errors: -ENOTSUP on a loop of a runtime, HEIST_ECLOSED. */
 HEIST_API int heist_loop_fd(heist_loop *loop);
+/* How it waits for descriptors: "epoll" or "io_uring" (heist/runtime.h, HEIST_BACKEND_…); NULL for NULL.
+ * Context: any.  Suspends: never.  Ownership: a constant string. */
+HEIST_API const char *heist_loop_backend(const heist_loop *loop);
 
 /* One pass that never blocks.  *timeout (may be NULL) is then the number of seconds the foreign loop may
  * sleep unless the descriptor becomes readable: 0 when work is left, HEIST_FOREVER when nothing is due.

@@ -31,8 +31,22 @@ struct heist_runtime_options {
     void *exception_user;
     double stuck_after;   /* seconds that a task or callback may hold its worker before it is reported; 0: never */
     int stuck_signal;     /* the signal by which a report gets the stack; 0: none, and no stack */
+    int backend;          /* HEIST_BACKEND_…: how its loops wait for descriptors; see below */
 };
-#define HEIST_RUNTIME_OPTIONS_INIT {sizeof(heist_runtime_options), 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0}
+#define HEIST_RUNTIME_OPTIONS_INIT {sizeof(heist_runtime_options), 0, 0, 0, 0, 0, NULL, NULL, NULL, 0, 0, 0}
+
+/* How the loops wait for descriptors, and for the disk.
+ *
+ * HEIST_BACKEND_AUTO takes what the environment variable HEIST_BACKEND says (epoll, io_uring, or uring for short), else
+ * epoll.  With HEIST_BACKEND_IO_URING each loop has a ring, where the kernel allows that (Linux 5.18, no filter in front
+ * of it); elsewhere it is epoll all the same, and heist_loop_backend tells.  A ring costs a loop some 100 KiB.  Reads,
+ * writes, opens and syncs of heist/file.h then go through it instead of the executor.  The kernel does a part of a ring's
+ * work on the thread that asked for it: blocking calls there that the kernel does not restart (epoll_wait, recv with
+ * SO_RCVTIMEO) may end with EINTR without any signal; a worker that stands in the kernel and cannot be interrupted also
+ * delays what its ring waits for; and a socket that another worker closes may reach its peer a moment later. */
+#define HEIST_BACKEND_AUTO 0
+#define HEIST_BACKEND_EPOLL 1
+#define HEIST_BACKEND_IO_URING 2
 
 /* A task or callback that computes or blocks without telling holds its worker.
  *

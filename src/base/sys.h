@@ -16,8 +16,10 @@
 #include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -76,6 +78,37 @@ static inline int heist__sys_poll_now(int fd, short events) {
     int n = poll(&p, 1, 0);
     return n < 0 ? -errno : p.revents;
 }
+
+/* The two calls of io_uring, and the memory that it shares.  Of wait and hand-over -EINTR and -ETIME can come.
+ * The parameters are those of <linux/io_uring.h>, which not every system has. */
+static inline int heist__sys_uring_setup(unsigned entries, void *params) {
+    HEIST_SYS_POINT("io_uring_setup", -1);
+#ifdef SYS_io_uring_setup
+    HEIST__SYS_ANSWER(int, (int)syscall(SYS_io_uring_setup, entries, params));
+#else
+    (void)entries, (void)params;
+    return -ENOSYS;
+#endif
+}
+
+static inline int heist__sys_uring_enter(int fd, unsigned submit, unsigned complete, unsigned flags, const void *arg,
+                                         size_t bytes) {
+    HEIST_SYS_POINT("io_uring_enter", fd);
+#ifdef SYS_io_uring_enter
+    HEIST__SYS_ANSWER(int, (int)syscall(SYS_io_uring_enter, fd, submit, complete, flags, arg, bytes));
+#else
+    (void)submit, (void)complete, (void)flags, (void)arg, (void)bytes;
+    return -ENOSYS;
+#endif
+}
+
+/* NULL on failure. */
+static inline void *heist__sys_map_shared(int fd, size_t bytes, off_t offset) {
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
+    return start == MAP_FAILED ? NULL : start;
+}
+
+static inline void heist__sys_unmap(void *start, size_t bytes) { (void)munmap(start, bytes); }
 
 /* Non-blocking, closed by exec. */
 static inline int heist__sys_eventfd(unsigned initial) {
@@ -249,7 +282,40 @@ static inline int heist__sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned
     HEIST__SYS_ANSWER(int, sendmmsg(fd, messages, count, flags | MSG_NOSIGNAL));
 }
 
-/* ---- files ---- */
+/* ---- files: calls that block for as long as a disk may take ---- */
+
+/* Closed by exec. */
+static inline int heist__sys_open(const char *path, int flags, mode_t mode) {
+    HEIST_SYS_POINT("openat", -1);
+    HEIST__SYS_ANSWER(int, open(path, flags | O_CLOEXEC, mode));
+}
+
+/* As far as it needs no disk: -EAGAIN when nothing of it is in memory, or -EOPNOTSUPP.  offset -1: at the position. */
+static inline ssize_t heist__sys_pread_now(int fd, void *buffer, size_t bytes, int64_t offset) {
+    struct iovec whole = {buffer, bytes};
+    HEIST_SYS_POINT("preadv2", fd);
+    HEIST__SYS_ANSWER(ssize_t, preadv2(fd, &whole, 1, offset, RWF_NOWAIT));
+}
+
+static inline ssize_t heist__sys_pwrite(int fd, const void *buffer, size_t bytes, int64_t offset) {
+    HEIST_SYS_POINT("pwrite64", fd);
+    HEIST__SYS_ANSWER(ssize_t, pwrite(fd, buffer, bytes, offset));
+}
+
+static inline int heist__sys_sync(int fd, int data_only) {
+    HEIST_SYS_POINT("fsync", fd);
+    HEIST__SYS_ANSWER(int, data_only ? fdatasync(fd) : fsync(fd));
+}
+
+static inline int heist__sys_truncate(int fd, int64_t size) {
+    HEIST_SYS_POINT("ftruncate", fd);
+    HEIST__SYS_ANSWER(int, ftruncate(fd, size));
+}
+
+static inline int heist__sys_fstat(int fd, struct stat *out) {
+    HEIST_SYS_POINT("fstat", fd);
+    HEIST__SYS_ANSWER(int, fstat(fd, out));
+}
 
 /* flags: AT_SYMLINK_NOFOLLOW, or 0. */
 static inline int heist__sys_stat(const char *path, struct stat *out, int flags) {
@@ -257,10 +323,42 @@ static inline int heist__sys_stat(const char *path, struct stat *out, int flags)
     HEIST__SYS_ANSWER(int, fstatat(AT_FDCWD, path, out, flags));
 }
 
+static inline int heist__sys_mkdir(const char *path, mode_t mode) {
+    HEIST_SYS_POINT("mkdir", -1);
+    HEIST__SYS_ANSWER(int, mkdir(path, mode));
+}
+
 /* flags: AT_REMOVEDIR, or 0. */
 static inline int heist__sys_unlink(const char *path, int flags) {
     HEIST_SYS_POINT("unlinkat", -1);
     HEIST__SYS_ANSWER(int, unlinkat(AT_FDCWD, path, flags));
+}
+
+static inline int heist__sys_rename(const char *from, const char *to) {
+    HEIST_SYS_POINT("rename", -1);
+    HEIST__SYS_ANSWER(int, renameat(AT_FDCWD, from, AT_FDCWD, to));
+}
+
+/* Entries of a directory, as many as fit, in the kernel's struct linux_dirent64. */
+static inline ssize_t heist__sys_getdents(int fd, void *buffer, size_t bytes) {
+    HEIST_SYS_POINT("getdents64", fd);
+    HEIST__SYS_ANSWER(ssize_t, syscall(SYS_getdents64, fd, buffer, bytes));
+}
+
+/* Non-blocking, closed by exec. */
+static inline int heist__sys_inotify(void) {
+    HEIST_SYS_POINT("inotify_init1", -1);
+    HEIST__SYS_ANSWER(int, inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+}
+
+static inline int heist__sys_inotify_add(int fd, const char *path, uint32_t mask) {
+    HEIST_SYS_POINT("inotify_add_watch", fd);
+    HEIST__SYS_ANSWER(int, inotify_add_watch(fd, path, mask));
+}
+
+static inline int heist__sys_inotify_remove(int fd, int id) {
+    HEIST_SYS_POINT("inotify_rm_watch", fd);
+    HEIST__SYS_ANSWER(int, inotify_rm_watch(fd, id));
 }
 
 /* ---- memory; whole fresh mappings come from alloc.h ---- */

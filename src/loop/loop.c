@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fork.h"
 #include "loop/handle.h"
+#include "loop/poller_uring.h"
 #include "loop/reg.h"
 #include "loop/watch.h"
 #include "mem/slab.h"
@@ -17,7 +18,7 @@
 static _Atomic(uint64_t) last_id;
 
 int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist__clock *clock, _Atomic(int) *sleepers,
-                       heist_loop **out) {
+                       bool uring, heist_loop **out) {
     struct heist__self *self = heist__self();
     heist_loop *loop = heist__slab_get(self, HEIST__SLAB_LOOP);
     if (!loop) return -ENOMEM;
@@ -56,7 +57,7 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
     loop->watches = NULL;
     loop->handler = NULL;
     loop->handler_user = NULL;
-    int err = heist__poller_open(&loop->poller);
+    int err = heist__poller_open(&loop->poller, uring);
     if (!err) {
         err = heist__wake_open(&loop->wake, &loop->poller);
         if (err) heist__poller_close(&loop->poller);
@@ -369,6 +370,11 @@ static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
     for (int i = 0; i < n; i++) {
         if (i + EXPECT_FAR < n) expect_far(&events[i + EXPECT_FAR]);
         if (i + EXPECT_NEAR < n) expect_near(&events[i + EXPECT_NEAR]);
+        if (heist_unlikely(events[i].completion)) {
+            seen++;
+            heist__ring_op_end((struct heist__ring_op *)(uintptr_t)events[i].data, (int)events[i].events);
+            continue;
+        }
         if (events[i].data == HEIST__WAKE_DATA) {
             *wake_seen = true;
             continue;
@@ -435,6 +441,10 @@ int heist_loop_is_running(const heist_loop *loop) {
 int heist_loop_is_closed(const heist_loop *loop) {
     if (!loop) return -EINVAL;
     return a_load_acq(&((heist_loop *)(uintptr_t)loop)->closed) != 0; /* acq: pairs with shut */
+}
+
+const char *heist_loop_backend(const heist_loop *loop) {
+    return !loop ? NULL : loop->poller.uring ? "io_uring" : "epoll";
 }
 
 int heist_loop_set_debug(heist_loop *loop, int on) {

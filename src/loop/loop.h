@@ -92,9 +92,9 @@ struct heist_loop {
 
 /* ---- life ---- */
 
-/* 0, -ENOMEM, -EMFILE, -ENFILE; one reference. */
+/* 0, -ENOMEM, -EMFILE, -ENFILE; one reference.  uring: see heist__poller_open. */
 int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist__clock *clock, _Atomic(int) *sleepers,
-                       heist_loop **out);
+                       bool uring, heist_loop **out);
 /* References keep the descriptors open and the shell from becoming another loop; the users' references
  * are the runtime's (sched/run.c). */
 static inline heist_loop *heist__loop_hold(heist_loop *loop) {

@@ -1,4 +1,5 @@
-/* The contract of a poller: which descriptors are ready.  poller_epoll.c is the one there is.
+/* The contract of a poller: which descriptors are ready.  Two keep it, chosen when it is opened: poller_epoll.c, and
+ * poller_uring.c, which also does operations (reads, writes, opens) for who waits for their completion.
  *
  * Owned by a loop.  Every call may come from any thread at any time between open and
  * close: a worker may wait on the set of another that is stuck, while a third adds a
@@ -14,6 +15,7 @@
 #ifndef HEIST_LOOP_POLLER_H
 #define HEIST_LOOP_POLLER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What to wait for, and what happened.  ERR and HUP are always reported and need not be asked for. */
@@ -30,16 +32,21 @@
 #define HEIST__POLL_MAX 128
 
 struct heist__poll_event {
-    uint64_t data;
-    uint32_t events;
+    uint64_t data;   /* of a completion: the address of its struct heist__ring_op */
+    uint32_t events; /* of a completion: the result */
+    uint32_t completion;
 };
+
+struct heist__uring;
 
 struct heist__poller {
-    int fd; /* -1: closed.  Becomes readable when an event is there to be taken (heist_loop_fd). */
+    int fd;                     /* -1: closed.  Becomes readable when an event is there to be taken (heist_loop_fd). */
+    struct heist__uring *uring; /* NULL: by epoll */
 };
 
-/* 0, or -EMFILE, -ENFILE, -ENOMEM; then p->fd is -1. */
-int heist__poller_open(struct heist__poller *p);
+/* uring: by io_uring where the kernel allows it, else by epoll all the same.
+ * 0, or -EMFILE, -ENFILE, -ENOMEM; then p->fd is -1. */
+int heist__poller_open(struct heist__poller *p, bool uring);
 /* Idempotent.  No other call may be under way. */
 void heist__poller_close(struct heist__poller *p);
 
@@ -50,6 +57,10 @@ int heist__poller_add(struct heist__poller *p, int fd, uint32_t events, uint64_t
 int heist__poller_mod(struct heist__poller *p, int fd, uint32_t events, uint64_t data);
 /* 0, or -ENOENT, -EBADF. */
 int heist__poller_del(struct heist__poller *p, int fd);
+
+/* The number was closed, and may mean another file: what is left of the old one's registration goes, if a backend has
+ * not forgotten it by itself. */
+void heist__poller_forget(struct heist__poller *p, int fd);
 
 /* Waits for up to max events (at most HEIST__POLL_MAX): timeout_ns 0 looks only, -1 waits for ever.
  * The number of events, 0 when the time is over or a signal came, or a negative code. */

@@ -52,6 +52,8 @@ void heist__reg_end(struct heist__reg *r) {
         bool duplicate = r->polled != r->fd;
         /* The poller of a forked child is its parent's; a number that means another file may be another's there. */
         if (!heist__forked() && (duplicate || !r->forsaken)) heist__poller_del(&loop->poller, r->polled);
+        else if (!heist__forked())
+            heist__poller_forget(&loop->poller, r->polled);
         if (duplicate) heist__sys_close(r->polled);
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
         heist__loop_release(loop);

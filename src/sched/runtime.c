@@ -104,10 +104,17 @@ int heist__runtime_read_options(const heist_runtime_options *from, heist_runtime
     return 0;
 }
 
+/* What the options say, else the environment, else epoll. */
+static bool uring_wanted(int backend) {
+    const char *value = backend == HEIST_BACKEND_AUTO ? getenv("HEIST_BACKEND") : NULL;
+    return backend == HEIST_BACKEND_IO_URING || (value && (!strcmp(value, "io_uring") || !strcmp(value, "uring")));
+}
+
 static int check_options(const heist_runtime_options *o, bool alone) {
     if ((o->flags & ~KNOWN_FLAGS) || ((o->flags & HEIST_RUNTIME_DEBUG) && (o->flags & HEIST_RUNTIME_NO_DEBUG))) return -EINVAL;
     if (!(o->stuck_after >= 0) || (o->stuck_signal && !heist__where_signal_ok(o->stuck_signal))) return -EINVAL;
     if (alone && (o->stuck_after > 0 || (o->flags & HEIST_RUNTIME_SPARE_THREAD))) return -EINVAL;
+    if (o->backend < HEIST_BACKEND_AUTO || o->backend > HEIST_BACKEND_IO_URING) return -EINVAL;
     if (o->workers < 0 || o->workers > (alone ? 1 : MAX_WORKERS)) return -EINVAL;
     if (o->stack_bytes && (o->stack_bytes < HEIST__STACK_MIN || o->stack_bytes > HEIST__STACK_MAX)) return -EINVAL;
     return 0;
@@ -132,7 +139,8 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
     a_store_rlx(&w->keeps, HEIST__QUEUE_ALONE); /* rlx: not published yet */
     int err = heist__deque_init(&w->stack, 8);
     if (!err) err = heist__deque_init(&w->queue, 8);
-    if (!err) err = heist__loop_create(rt, w, &rt->clock, w->spare ? &rt->spare_sleeps : &rt->sleepers, &w->loop);
+    if (!err) err = heist__loop_create(rt, w, &rt->clock, w->spare ? &rt->spare_sleeps : &rt->sleepers,
+                                      rt->uring, &w->loop);
     if (err) {
         worker_destroy(w);
         return err;
@@ -198,6 +206,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     rt->workers = rt->regular + watched;
     rt->stuck_after_ns = watched && opts->stuck_after > 0 ? heist__ns_from_seconds(opts->stuck_after) : INT64_MAX;
     rt->alone = alone;
+    rt->uring = uring_wanted(opts->backend);
     rt->inherited = rt->fatal_ends = inherited;
     rt->stack_kib = heist__stack_kib(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
     rt->max_tasks = opts->max_tasks;

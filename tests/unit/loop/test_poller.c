@@ -1,16 +1,19 @@
-/* The poller keeps its contract: edges, one waiter for each, codes, waits that end when they should. */
+/* Both pollers keep the contract: edges, one waiter for each, codes, waits that end when they should. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/sys.h"
 #include "conc/atomic.h"
@@ -22,11 +25,14 @@ struct fixture {
     int pair[2]; /* of connected sockets */
 };
 
+static bool uring; /* which of the two */
+
 static int open_fixture(void **state) {
     static struct fixture f;
     *state = &f;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, f.pair) < 0) return -1;
-    return heist__poller_open(&f.poller);
+    int err = heist__poller_open(&f.poller, uring);
+    return !err && uring != (f.poller.uring != NULL) ? -1 : err;
 }
 
 static int close_fixture(void **state) {
@@ -113,7 +119,12 @@ static void what_cannot_be_is_a_code(void **state) {
     assert_int_equal(heist__poller_add(&f->poller, fd, HEIST__POLL_IN, 1), 0);
     assert_int_equal(heist__poller_add(&f->poller, fd, HEIST__POLL_IN, 1), -EEXIST);
     assert_int_equal(heist__poller_add(&f->poller, 100000, HEIST__POLL_IN, 1), -EBADF);
-    struct heist__poller closed = {-1};
+    int plain = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_int_equal(heist__poller_add(&f->poller, plain, HEIST__POLL_IN, 1), -EPERM);
+    assert_int_equal(heist__poller_add(&f->poller, null, HEIST__POLL_IN, 1), -EPERM);
+    close(plain);
+    close(null);
+    struct heist__poller closed = {-1, NULL};
     assert_int_equal(heist__poller_wait(&closed, e, 8, 0), -EBADF);
     assert_int_equal(heist__poller_add(&closed, fd, HEIST__POLL_IN, 1), -EBADF);
 }
@@ -126,7 +137,7 @@ static void without_descriptors_open_is_a_code(void **state) {
     none = before;
     none.rlim_cur = 0;
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    int err = heist__poller_open(&other);
+    int err = heist__poller_open(&other, uring);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
     assert_int_equal(err, -EMFILE);
     assert_int_equal(other.fd, -1);
@@ -264,6 +275,157 @@ static void of_several_waiters_one_gets_the_edge(void **state) {
     for (int i = 0; i < TAKERS; i++) assert_int_equal(takers[i].failures, 0);
 }
 
+/* ---- what only one of them could get wrong ---- */
+
+static void half_an_end_that_nobody_asked_for_is_silent(void **state) {
+    struct fixture *f = *state;
+    struct heist__poll_event e[8];
+    char block[4096] = "";
+    while (heist__sys_write(f->pair[0], block, sizeof block) > 0) {}
+    shutdown(f->pair[1], SHUT_WR); /* there is an end to read, and no room to write */
+    uint32_t once = HEIST__POLL_OUT | HEIST__POLL_ONESHOT;
+    assert_int_equal(heist__poller_add(&f->poller, f->pair[0], once, 1), 0);
+    for (int i = 0; i < 5; i++) assert_int_equal(heist__poller_wait(&f->poller, e, 8, 1000000), 0);
+    assert_int_equal(heist__poller_mod(&f->poller, f->pair[0], once, 2), 0);
+    assert_int_equal(heist__poller_wait(&f->poller, e, 8, 1000000), 0);
+    while (heist__sys_read(f->pair[1], block, sizeof block) > 0) {}
+    assert_int_equal(heist__poller_wait(&f->poller, e, 8, -1), 1);
+    assert_int_equal(e[0].data, 2);
+    assert_int_equal(e[0].events, HEIST__POLL_OUT);
+    assert_int_equal(look(f, e), 0); /* once */
+}
+
+struct adder {
+    struct fixture *f;
+    uint32_t events;
+};
+
+static void *add_and_leave(void *arg) {
+    struct adder *a = arg;
+    return heist__poller_add(&a->f->poller, a->f->pair[0], a->events, 9) ? a : NULL;
+}
+
+static void a_registration_outlives_the_thread_that_made_it(void **state) {
+    struct fixture *f = *state;
+    struct heist__poll_event e[8];
+    uint32_t kinds[2] = {HEIST__POLL_IN | HEIST__POLL_EDGE, HEIST__POLL_IN | HEIST__POLL_ONESHOT};
+    for (int i = 0; i < 2; i++) {
+        struct adder a = {f, kinds[i]};
+        pthread_t thread;
+        void *failed;
+        assert_int_equal(pthread_create(&thread, NULL, add_and_leave, &a), 0);
+        assert_int_equal(pthread_join(thread, &failed), 0);
+        assert_null(failed);
+        assert_int_equal(heist__poller_wait(&f->poller, e, 8, 2000000), 0); /* the thread's end is no event */
+        say(f);
+        assert_int_equal(heist__poller_wait(&f->poller, e, 8, -1), 1);
+        assert_int_equal(e[0].data, 9);
+        assert_int_equal(heist__poller_del(&f->poller, f->pair[0]), 0);
+        char c;
+        assert_int_equal(heist__sys_read(f->pair[0], &c, 1), 1);
+    }
+}
+
+static void more_edges_than_there_is_room_for_lose_nothing(void **state) {
+    struct fixture *f = *state;
+    enum { SOURCES = 40, ROUNDS = 300 };
+    struct heist__poll_event e[HEIST__POLL_MAX];
+    int fd[SOURCES];
+    for (int i = 0; i < SOURCES; i++) {
+        fd[i] = heist__sys_eventfd(0);
+        assert_true(fd[i] >= 0);
+        assert_int_equal(heist__poller_add(&f->poller, fd[i], HEIST__POLL_IN | HEIST__POLL_EDGE, (uint64_t)i), 0);
+    }
+    for (int round = 0; round < 3; round++) {
+        bool seen[SOURCES] = {false};
+        uint64_t one = 1;
+        for (int i = 0; i < ROUNDS * SOURCES; i++)
+            assert_int_equal(heist__sys_write(fd[i % SOURCES], &one, sizeof one), (ssize_t)sizeof one);
+        for (int got; (got = heist__poller_wait(&f->poller, e, HEIST__POLL_MAX, 1000000)) != 0;) {
+            assert_true(got > 0);
+            for (int i = 0; i < got; i++) seen[e[i].data] = true;
+        }
+        for (int i = 0; i < SOURCES; i++) assert_true(seen[i]);
+    }
+    for (int i = 0; i < SOURCES; i++) {
+        assert_int_equal(heist__poller_del(&f->poller, fd[i]), 0);
+        close(fd[i]);
+    }
+}
+
+static void its_own_descriptor_is_readable_when_there_is_an_event(void **state) {
+    struct fixture *f = *state;
+    struct heist__poll_event e[8];
+    struct pollfd p = {f->poller.fd, POLLIN, 0};
+    assert_int_equal(heist__poller_add(&f->poller, f->pair[0], HEIST__POLL_IN | HEIST__POLL_EDGE, 1), 0);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    say(f);
+    assert_int_equal(poll(&p, 1, -1), 1);
+    assert_int_equal(look(f, e), 1);
+    assert_int_equal(poll(&p, 1, 0), 0);
+}
+
+enum { CHURN_FDS = 24 };
+
+struct churner {
+    struct heist__poller *poller;
+    _Atomic(int) *stop;
+    int fd[CHURN_FDS], wrong;
+};
+
+static void *churn(void *arg) {
+    struct churner *c = arg;
+    for (unsigned i = 0; !a_load_acq(c->stop); i++) { /* acq: pairs with the release of the test */
+        int at = (int)(i % CHURN_FDS);
+        c->wrong += heist__poller_add(c->poller, c->fd[at], HEIST__POLL_IN | HEIST__POLL_EDGE, (uint64_t)at) != 0;
+        if (i % 3 == 0) {
+            uint64_t one = 1;
+            c->wrong += heist__sys_write(c->fd[at], &one, sizeof one) != (ssize_t)sizeof one;
+        }
+        uint32_t once = HEIST__POLL_IN | HEIST__POLL_ONESHOT;
+        if (i % 5 == 0) c->wrong += heist__poller_mod(c->poller, c->fd[at], once, (uint64_t)at) != 0;
+        c->wrong += heist__poller_del(c->poller, c->fd[at]) != 0;
+    }
+    return NULL;
+}
+
+static void registrations_come_and_go_beside_waiters(void **state) {
+    struct fixture *f = *state;
+    _Atomic(int) taken = 0, stop = 0;
+    struct churner churners[2];
+    struct taker takers[2];
+    pthread_t thread[4];
+    int mine = heist__sys_eventfd(0);
+    assert_int_equal(heist__poller_add(&f->poller, mine, HEIST__POLL_IN | HEIST__POLL_EDGE, 1000), 0);
+    for (int i = 0; i < 2; i++) {
+        churners[i] = (struct churner){.poller = &f->poller, .stop = &stop};
+        for (int k = 0; k < CHURN_FDS; k++) churners[i].fd[k] = heist__sys_eventfd(0);
+        takers[i] = (struct taker){&f->poller, &taken, &stop, 0};
+        assert_int_equal(pthread_create(&thread[2 * i], NULL, churn, &churners[i]), 0);
+        assert_int_equal(pthread_create(&thread[2 * i + 1], NULL, take_events, &takers[i]), 0);
+    }
+    struct pace pace = pace_of(300, 5, 3);
+    while (pace_goes_on(&pace)) {
+        int before = a_load_acq(&taken);
+        while (a_load_acq(&taken) < before + 20) sched_yield(); /* acq: as above */
+    }
+    a_store_rel(&stop, 1);
+    for (int i = 0; i < 4; i++) pthread_join(thread[i], NULL);
+    for (int i = 0; i < 2; i++) {
+        for (int k = 0; k < CHURN_FDS; k++) close(churners[i].fd[k]);
+        assert_int_equal(churners[i].wrong, 0);
+        assert_int_equal(takers[i].failures, 0);
+    }
+    close(mine);
+}
+
+static int try_uring(void) {
+    struct heist__poller p;
+    uring = heist__poller_open(&p, true) == 0 && p.uring;
+    heist__poller_close(&p);
+    return uring;
+}
+
 #define POLLER_TEST(f) cmocka_unit_test_setup_teardown(f, open_fixture, close_fixture)
 
 int main(void) {
@@ -280,6 +442,14 @@ int main(void) {
         POLLER_TEST(a_signal_ends_a_wait_with_nothing),
         POLLER_TEST(a_descriptor_added_during_a_wait_ends_it),
         POLLER_TEST(of_several_waiters_one_gets_the_edge),
+        POLLER_TEST(half_an_end_that_nobody_asked_for_is_silent),
+        POLLER_TEST(a_registration_outlives_the_thread_that_made_it),
+        POLLER_TEST(more_edges_than_there_is_room_for_lose_nothing),
+        POLLER_TEST(its_own_descriptor_is_readable_when_there_is_an_event),
+        POLLER_TEST(registrations_come_and_go_beside_waiters),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("epoll", tests, NULL, NULL);
+    if (try_uring()) /* the kernel allows it */
+        failed += cmocka_run_group_tests_name("io_uring", tests, NULL, NULL);
+    return failed;
 }
