@@ -20,7 +20,7 @@
 
 HEIST_BEGIN_DECLS
 
-typedef struct heist_datagram heist_datagram;
+typedef struct heist_datagram heist_datagram; /* reference counted: every call is made with a reference that stays held */
 
 #define HEIST_DATAGRAM_REUSEADDR 0x1u /* several multicast receivers on one port */
 #define HEIST_DATAGRAM_REUSEPORT 0x2u /* several endpoints share a port; the system spreads the senders over them */
@@ -41,19 +41,22 @@ typedef struct heist_datagram_options {
 /* Opens an endpoint: bound to `local`, or to an address that the system chooses (NULL; a Unix endpoint then has no name,
  * and nobody can answer it); connected to `remote`, or not (NULL).  At least one of them is needed.  A Unix path must be free, and is left
  * behind by the close.
- * Context: any.  Suspends: never.  Ownership: *out is the caller's, ended by close.
+ * Context: any.  Suspends: never.  Ownership: *out is one reference; close, then unref.
  * Errors: -EINVAL (neither address, two families, an unknown flag), -EADDRINUSE and the like, -EMFILE, -ENOMEM. */
 HEIST_API int heist_datagram_open(const heist_addr *local, const heist_addr *remote,
                                   const heist_datagram_options *opts, heist_datagram **out) HEIST_NODISCARD;
 /* Takes over a datagram socket (made non-blocking).  The same, and -ENOTSOCK, -EPROTOTYPE (not of datagrams), -EBUSY (a
  * call on it is in progress, or it belongs to somebody).  Ownership: fd is the endpoint's on success only. */
 HEIST_API int heist_datagram_from_fd(int fd, heist_datagram **out) HEIST_NODISCARD;
-/* Closes; tasks that wait on it get HEIST_ECLOSED.  NULL is allowed.  Context: any.  Suspends: never.
- * Undefined: any use after it, except by the calls that it wakes. */
+/* Closes: whoever waits on it, and every later call, gets HEIST_ECLOSED.  Idempotent; NULL is allowed.
+ * Context: any.  Suspends: never. */
 HEIST_API void heist_datagram_close(heist_datagram *d);
+/* Context: any.  Suspends: never.  NULL is allowed in unref.  The last unref closes. */
+HEIST_API heist_datagram *heist_datagram_ref(heist_datagram *d);
+HEIST_API void heist_datagram_unref(heist_datagram *d);
 
 /* The descriptor (borrowed), our own address (the port that was chosen for port 0), and the remote one (-ENOTCONN: none).
- * Context: any.  Suspends: never. */
+ * Context: any.  Suspends: never.  Errors: HEIST_ECLOSED. */
 HEIST_API int heist_datagram_fd(const heist_datagram *d);
 HEIST_API int heist_datagram_addr(heist_datagram *d, heist_addr *out);
 HEIST_API int heist_datagram_peer(heist_datagram *d, heist_addr *out);
@@ -117,14 +120,14 @@ typedef struct heist_datagram_protocol {
     void (*datagram_received)(void *user, heist_datagram *d, const void *data, size_t length, const heist_addr *from);
     /* A refused datagram and the like, and -EMSGSIZE for one that was longer than max_received.  The endpoint goes on. */
     void (*error_received)(void *user, heist_datagram *d, int code);
-    /* Last: 0 after heist_datagram_close, -ECANCELED when the runtime ended the task.  The endpoint is there until it returns. */
+    /* Last: 0 after heist_datagram_close, -ECANCELED when the runtime ended the task. */
     void (*connection_lost)(void *user, heist_datagram *d, int code);
 } heist_datagram_protocol;
 #define HEIST_DATAGRAM_PROTOCOL_INIT {sizeof(heist_datagram_protocol), NULL, NULL, NULL, NULL}
 
 /* asyncio's create_datagram_endpoint: opens an endpoint as heist_datagram_open does, and serves it.  The protocol is copied.
- * Context: task or callback.  Suspends: never; no callback runs within the call.  Ownership: *out is the caller's, ended by
- * close, also after connection_lost.
+ * Context: task or callback.  Suspends: never; no callback runs within the call.  Ownership: *out is one reference; close,
+ * then unref.  The task has one of its own, so an endpoint that is only dropped goes on until its runtime ends.
  * Errors: as heist_datagram_open and heist_create_task. */
 HEIST_API int heist_create_datagram_endpoint(const heist_datagram_protocol *protocol, void *user,
                                              const heist_addr *local, const heist_addr *remote,

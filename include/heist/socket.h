@@ -62,6 +62,9 @@ HEIST_API int heist_sock_accept(int fd, double deadline, int *out, heist_addr *p
 /* Connects.  Cancelled or timed out, the system goes on connecting: call again to wait for it, or close.
  * Errors: also -ECONNREFUSED and the like, -EISCONN. */
 HEIST_API int heist_sock_connect(int fd, const heist_addr *addr, double deadline) HEIST_NODISCARD;
+/* The same to a name and a service, as heist_getaddrinfo (heist/resolve.h) reads them for sockets of this one's kind: the
+ * first of the answers.  Errors: also those of heist_getaddrinfo. */
+HEIST_API int heist_sock_connect_host(int fd, const char *host, const char *service, double deadline) HEIST_NODISCARD;
 
 /* Closes; tasks inside a call on fd get HEIST_ECLOSED, and it is they who close it as they leave.
  * Context: any.  Suspends: never.  Errors: -EBADF, -EBUSY (it belongs to a connection, listener or endpoint: close that),

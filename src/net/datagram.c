@@ -11,6 +11,7 @@
 #include "base/macros.h"
 #include "base/options.h"
 #include "base/sys.h"
+#include "conc/atomic.h"
 #include "io/fd.h"
 #include "loop/fds.h"
 
@@ -22,13 +23,24 @@ static const struct sockaddr *name_of(const heist_addr *a) { return a ? (const s
 
 /* ---- life ---- */
 
+static void drop_share(heist_datagram *d) {
+    if (a_sub_ar(&d->shares, 1) == 1) heist__free(d); /* ar: as every last reference */
+}
+
+static void dispose(void *owner, int fd) {
+    heist__sys_close(fd);
+    drop_share(owner);
+}
+
 int heist__datagram_new(int fd, heist_datagram **out) {
     heist_datagram *d = heist__zalloc(sizeof(*d));
     if (!d) return -ENOMEM;
     d->fd = fd;
+    a_store_rlx(&d->refs, 1); /* rlx, both: nobody else knows it */
+    a_store_rlx(&d->shares, 2);
     d->max_received = (size_t)1 << 16;
     for (int i = 0; i < 2; i++) heist_lock_init(&d->turn[i]);
-    d->reg = heist__reg_new(fd, d, heist__fd_dispose);
+    d->reg = heist__reg_new(fd, d, dispose);
     if (!d->reg) {
         heist__free(d);
         return -ENOMEM;
@@ -115,15 +127,52 @@ int heist_datagram_from_fd(int fd, heist_datagram **out) {
 }
 
 void heist_datagram_close(heist_datagram *d) {
-    if (d && !heist__forked()) heist__reg_close(d->reg); /* a child's copy is the parent's */
+    if (!d || heist__forked()) return; /* a child's copy is the parent's */
+    heist__spin_lock(&d->lock);
+    bool first = !d->closed;
+    d->closed = true;
+    heist__spin_unlock(&d->lock);
+    if (first) heist__reg_close(d->reg);
 }
 
-int heist_datagram_fd(const heist_datagram *d) { return d ? d->fd : -EINVAL; }
+heist_datagram *heist_datagram_ref(heist_datagram *d) {
+    if (d) a_add_rlx(&d->refs, 1); /* rlx: the caller holds one */
+    return d;
+}
+
+void heist_datagram_unref(heist_datagram *d) {
+    if (!d || heist__forked() || a_sub_ar(&d->refs, 1) != 1) return; /* ar: as every last reference */
+    heist_datagram_close(d);
+    drop_share(d);
+}
+
+/* The beginning of each use: 0, and *out is to be left; or HEIST_ECLOSED, HEIST_EFORKED. */
+static int enter(heist_datagram *d, struct heist__reg **out) {
+    if (heist__forked()) return HEIST_EFORKED;
+    int err = HEIST_ECLOSED;
+    heist__spin_lock(&d->lock);
+    if (!d->closed) err = heist__reg_enter(*out = d->reg);
+    heist__spin_unlock(&d->lock);
+    return err;
+}
+
+int heist_datagram_fd(const heist_datagram *d) {
+    if (!d) return -EINVAL;
+    heist_datagram *mine = (heist_datagram *)(uintptr_t)d;
+    heist__spin_lock(&mine->lock);
+    int fd = d->closed ? HEIST_ECLOSED : d->fd;
+    heist__spin_unlock(&mine->lock);
+    return fd;
+}
 
 int heist_datagram_addr(heist_datagram *d, heist_addr *out) {
     if (!d || !out) return -EINVAL;
+    struct heist__reg *r;
+    int err = enter(d, &r);
+    if (err) return err;
     heist_addr addr = {.length = sizeof(addr.storage)};
-    int err = heist__sys_getsockname(d->fd, (struct sockaddr *)&addr.storage, &addr.length);
+    err = heist__sys_getsockname(d->fd, (struct sockaddr *)&addr.storage, &addr.length);
+    heist__reg_leave(r);
     if (!err) *out = addr;
     return err;
 }
@@ -137,12 +186,16 @@ int heist_datagram_peer(heist_datagram *d, heist_addr *out) {
 
 static int change_group(heist_datagram *d, int name, const heist_addr *group, unsigned interface_index) {
     if (!d || !group || group->length > sizeof(struct sockaddr_storage)) return -EINVAL;
-    if (heist__forked()) return HEIST_EFORKED; /* it would be the parent's socket */
     int family = group->storage.ss_family;
     if (family != AF_INET && family != AF_INET6) return -EINVAL;
     struct group_req request = {.gr_interface = interface_index};
     memcpy(&request.gr_group, &group->storage, group->length);
-    return heist__sys_setsockopt(d->fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, name, &request, sizeof(request));
+    struct heist__reg *r;
+    int err = enter(d, &r);
+    if (err) return err;
+    err = heist__sys_setsockopt(d->fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, name, &request, sizeof(request));
+    heist__reg_leave(r);
+    return err;
 }
 int heist_datagram_join(heist_datagram *d, const heist_addr *group, unsigned interface_index) {
     return change_group(d, MCAST_JOIN_GROUP, group, interface_index);
@@ -191,8 +244,8 @@ static ptrdiff_t call(heist_datagram *d, struct try *t, double deadline) {
     if (heist__fd_deadline(deadline, &until)) return -EINVAL;
     ptrdiff_t n = heist__fd_entry();
     if (n) return n;
-    struct heist__reg *r = d->reg;
-    n = heist__reg_enter(r);
+    struct heist__reg *r;
+    n = enter(d, &r);
     if (!n) {
         n = once(d, t);
         if (n == -EAGAIN) n = take_turn(d, t, until, deadline);
@@ -203,9 +256,8 @@ static ptrdiff_t call(heist_datagram *d, struct try *t, double deadline) {
 }
 
 static ptrdiff_t call_at_once(heist_datagram *d, struct try *t) {
-    if (heist__forked()) return HEIST_EFORKED;
-    struct heist__reg *r = d->reg;
-    ptrdiff_t n = heist__reg_enter(r);
+    struct heist__reg *r;
+    ptrdiff_t n = enter(d, &r);
     if (n) return n;
     n = once(d, t);
     heist__reg_leave(r);

@@ -1,7 +1,7 @@
 /* Datagrams by callback: a task that receives, and calls.  See the last part of heist/datagram.h.
  *
- * The task is inside a call on the endpoint from its making to its end, so the endpoint is there for each callback,
- * the last one too.  What it stands on is the argument of the task, and goes with it, whether the task ran or not. */
+ * The task has a reference of its own to the endpoint.  What it stands on is the argument of the task, and goes with it,
+ * whether the task ran or not. */
 #include <heist/error.h>
 #include <heist/task.h>
 
@@ -14,15 +14,14 @@
 struct service {
     heist_datagram_protocol protocol;
     void *user;
-    heist_datagram *endpoint;
-    struct heist__reg *reg; /* one call in progress */
+    heist_datagram *endpoint; /* one reference */
     size_t room;
     char data[];
 };
 
 static void service_end(void *arg) {
     struct service *s = arg;
-    heist__reg_leave(s->reg);
+    heist_datagram_unref(s->endpoint);
     heist__free(s);
 }
 
@@ -57,19 +56,14 @@ static int start(heist_datagram *d, const heist_datagram_protocol *protocol, voi
     if (!s) return -ENOMEM;
     s->protocol = *protocol;
     s->user = user;
-    s->endpoint = d;
-    s->reg = d->reg;
+    s->endpoint = heist_datagram_ref(d);
     s->room = d->max_received;
     heist_task_options opts = HEIST_TASK_OPTIONS_INIT;
     opts.flags = HEIST_TASK_PINNED;
     opts.name = "datagram endpoint";
     opts.arg_free = service_end;
-    int err = heist__reg_enter(d->reg); /* nobody else knows it: it cannot fail */
-    if (!err) {
-        err = heist_create_task(serve, s, &opts, NULL);
-        if (err) heist__reg_leave(d->reg);
-    }
-    if (err) heist__free(s);
+    int err = heist_create_task(serve, s, &opts, NULL);
+    if (err) service_end(s);
     return err;
 }
 
@@ -81,7 +75,7 @@ int heist_create_datagram_endpoint(const heist_datagram_protocol *protocol, void
     if (err) return err;
     err = start(d, protocol, user);
     if (err)
-        heist_datagram_close(d);
+        heist_datagram_unref(d);
     else
         *out = d;
     return err;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <heist/error.h>
+#include <heist/resolve.h>
 #include <string.h>
 
 #include "base/fork.h"
@@ -179,6 +180,30 @@ int heist_sock_connect(int fd, const heist_addr *addr, double deadline) {
     err = start_connect(&c, addr);
     if (err == 1) err = finish_connect(&c);
     heist__call_end(&c);
+    return err;
+}
+
+static int get_option(int fd, int name, int *out) {
+    socklen_t size = sizeof(*out);
+    return heist__sys_getsockopt(fd, SOL_SOCKET, name, out, &size);
+}
+
+int heist_sock_connect_host(int fd, const char *host, const char *service, double deadline) {
+    heist_addrinfo_hints hints = HEIST_ADDRINFO_HINTS_INIT;
+    heist_addrinfo_list *list = NULL;
+    int64_t until;
+    if (!host || heist__fd_deadline(deadline, &until)) return -EINVAL;
+    int err = heist__fd_entry();
+    if (err) return err;
+    err = get_option(fd, SO_DOMAIN, &hints.family);
+    if (!err) err = get_option(fd, SO_TYPE, &hints.socktype);
+    if (!err) err = get_option(fd, SO_PROTOCOL, &hints.protocol);
+    if (!err) err = heist_getaddrinfo(host, service, &hints, deadline, &list);
+    if (!err) {
+        err = heist_sock_connect(fd, &list->at[0].addr, deadline);
+        heist_freeaddrinfo(list);
+    }
+    heist__fd_skipped();
     return err;
 }
 

@@ -228,6 +228,36 @@ static void connect_and_accept_give_both_ends_or_the_sockets_error_SOCK_04_SOCK_
     play(connect_scene);
 }
 
+static int by_name_scene(void *arg, void **out) {
+    heist_addr addr;
+    char port[16];
+    struct sockaddr_in in;
+    (void)arg, (void)out;
+    int listener = listen_on_loopback(&addr), one = -1;
+    memcpy(&in, &addr.storage, sizeof in);
+    snprintf(port, sizeof port, "%u", ntohs(in.sin_port));
+    static const char *const names[] = {"127.0.0.1", "localhost"};
+    for (int i = 0; i < 2; i++) {
+        int fd = tcp();
+        SEE_IS(0, heist_sock_connect_host(fd, names[i], port, heist_time() + 60));
+        SEE_IS(0, heist_sock_accept(listener, heist_time() + 60, &one, NULL));
+        SEE_IS(0, heist_sock_close(one));
+        SEE_IS(0, heist_sock_close(fd));
+    }
+    int fd = tcp();
+    SEE_IS(-EINVAL, heist_sock_connect_host(fd, NULL, port, HEIST_FOREVER));
+    SEE_IS(HEIST_ESERVICE, heist_sock_connect_host(fd, "127.0.0.1", "no such service", HEIST_FOREVER));
+    SEE_IS(0, heist_sock_close(fd));
+    SEE_IS(-EBADF, heist_sock_connect_host(fd, "localhost", port, HEIST_FOREVER));
+    SEE_IS(0, heist_sock_close(listener));
+    return 0;
+}
+
+static void name_is_resolved_before_it_is_connected_to_SOCK_04(void **state) {
+    (void)state;
+    play(by_name_scene);
+}
+
 /* A Unix listener's full backlog is no error, and no event tells of its end. */
 static int connect_later(void *arg, void **out) {
     heist_addr *addr = arg;
@@ -665,6 +695,7 @@ static int owned_scene(void *arg, void **out) {
     SEE_IS(-EBUSY, heist_loop_add_reader(loop, one, never, NULL, NULL));
     SEE_IS(-EBUSY, heist_sock_recv(one, &byte, 1, 0, HEIST_FOREVER));
     heist_datagram_close(endpoint);
+    heist_datagram_unref(endpoint);
     heist_listener_close(listener);
     heist_conn_close(conn);
     SEE_IS(0, heist_loop_remove_reader(loop, fd[0]));
@@ -684,11 +715,16 @@ static void descriptors_of_connections_listeners_and_endpoints_are_theirs_SOCK_0
 
 /* ---- any descriptor ---- */
 
+struct child {
+    pid_t pid;
+    int tell;
+};
+
 static int any_scene(void *arg, void **out) {
     uint64_t count = 1;
     char buf[512];
     int fd[2], status;
-    (void)arg, (void)out;
+    (void)out;
     int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     SEE_IS(-ETIMEDOUT, heist_fd_wait(event, HEIST_READABLE, heist_time() + 0.001));
     SEE_IS(HEIST_WRITABLE, heist_fd_wait(event, HEIST_READABLE | HEIST_WRITABLE, HEIST_FOREVER));
@@ -719,17 +755,15 @@ static int any_scene(void *arg, void **out) {
     unlink(path);
     rmdir(folder);
 
-    pid_t child = fork();
-    if (child == 0) {
-        usleep(2000);
-        _exit(7);
-    }
-    int process = (int)syscall(SYS_pidfd_open, child, 0);
+    struct child *child = arg; /* waits for a byte */
+    int process = (int)syscall(SYS_pidfd_open, child->pid, 0);
+    if (process >= 0) SEE_IS(-ETIMEDOUT, heist_fd_wait(process, HEIST_READABLE, heist_time() + 0.001));
+    SEE_IS(1, write(child->tell, "x", 1));
     if (process >= 0) {
         SEE_IS(HEIST_READABLE, heist_fd_wait(process, HEIST_READABLE, HEIST_FOREVER));
         close(process);
     }
-    SEE(waitpid(child, &status, 0) == child && WEXITSTATUS(status) == 7);
+    SEE(waitpid(child->pid, &status, 0) == child->pid && WEXITSTATUS(status) == 7);
 
     SEE_IS(0, pipe2(fd, O_CLOEXEC)); /* blocking ones may be waited for */
     SEE_IS(HEIST_WRITABLE, heist_fd_wait(fd[1], HEIST_WRITABLE, HEIST_FOREVER));
@@ -742,7 +776,15 @@ static int any_scene(void *arg, void **out) {
 
 static void whatever_can_be_polled_can_be_waited_for(void **state) {
     (void)state;
-    play(any_scene);
+    int told[2];
+    char byte;
+    assert_int_equal(pipe2(told, O_CLOEXEC), 0);
+    struct child child = {fork(), told[1]};
+    if (child.pid == 0) _exit(read(told[0], &byte, 1) == 1 ? 7 : 1);
+    assert_true(child.pid > 0);
+    close(told[0]);
+    play_with(any_scene, &child, 0);
+    close(told[1]);
 }
 
 struct both {
@@ -1081,13 +1123,19 @@ static void each_failing_allocation_is_told_and_leaves_nothing(void **state) {
     }
 }
 
-static int fork_scene(void *arg, void **out) {
-    int fd[2], status = 0;
-    heist_loop *loop = NULL;
-    (void)arg, (void)out;
+static void child_of_a_fork_may_not_use_the_parents_loop_SOCK_14(void **state) {
+    (void)state;
+    int fd[2], status = -1;
+    struct reading r = {.n = 1};
+    heist_task *task = NULL;
+    heist_runtime *rt = harness_runtime(0);
+    heist_loop *loop = heist_runtime_loop(rt, 0);
     open_pair(SOCK_STREAM, fd);
-    SEE_IS(0, heist_get_running_loop(&loop));
+    r.fd = fd[1];
+    assert_int_equal(heist_runtime_run_coroutine(rt, read_one, &r, NULL, &task), 0);
+    fflush(NULL);
     pid_t child = fork();
+    assert_true(child >= 0);
     if (child == 0) {
         char byte;
         int right = heist_sock_recv(fd[0], &byte, 1, 0, HEIST_FOREVER) == HEIST_EFORKED &&
@@ -1097,21 +1145,22 @@ static int fork_scene(void *arg, void **out) {
                     heist_loop_remove_reader(loop, fd[0]) == HEIST_EFORKED && fcntl(fd[0], F_GETFD) >= 0;
         _exit(right ? 0 : 1);
     }
-    SEE(waitpid(child, &status, 0) == child && status == 0);
-    SEE_IS(1, heist_sock_send(fd[0], "x", 1, 0, HEIST_FOREVER)); /* the parent goes on */
-    close_pair(fd);
-    return 0;
-}
-
-static void child_of_a_fork_may_not_use_the_parents_loop_SOCK_14(void **state) {
-    (void)state;
-    play(fork_scene);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_int_equal(write(fd[0], "x", 1), 1); /* the parent's task goes on */
+    assert_int_equal(heist_await(task, NULL), 0);
+    assert_int_equal(r.n, 1);
+    heist_unref(task);
+    harness_runtime_end(rt);
+    assert_int_equal(heist_sock_close(fd[0]), 0);
+    assert_int_equal(heist_sock_close(fd[1]), 0);
 }
 
 static const struct CMUnitTest tests[] = {
     API_TEST(recv_takes_what_is_there_and_nothing_at_the_end_SOCK_06),
     API_TEST(sendall_hands_over_far_more_than_the_buffers_hold_SOCK_07),
     API_TEST(connect_and_accept_give_both_ends_or_the_sockets_error_SOCK_04_SOCK_05),
+    API_TEST(name_is_resolved_before_it_is_connected_to_SOCK_04),
     API_TEST(connect_outlasts_a_full_backlog),
     API_TEST(datagrams_come_with_the_senders_address_SOCK_08),
     API_TEST(room_at_a_full_address_is_waited_for),
