@@ -16,6 +16,10 @@ HEIST_BEGIN_DECLS
 /* The body must end by the deadline under which its maker runs now (heist_current_deadline): then it is cancelled,
  * and -ECANCELED becomes -ETIMEDOUT.  As the instant stands at the making; nothing, when there is none. */
 #define HEIST_TASK_INHERIT_DEADLINE 0x2u
+/* Its body begins within the call that makes it, on a stack of its own, and runs until it first suspends; then, or
+ * when it has ended, the call returns.  In a task and in a callback of the runtime, for an unpinned task or one of the
+ * running loop; elsewhere it begins as any other.  What it makes its maker wait, holds up the maker's worker. */
+#define HEIST_TASK_EAGER 0x4u
 
 typedef struct heist_task_options {
     size_t size;
@@ -32,7 +36,7 @@ typedef struct heist_task_options {
 /* ---- making ---- */
 
 /* A task in the caller's runtime, on its running loop when pinned.  Nothing of the body runs inside this
- * call.  opts and out may be NULL (out = NULL: detached, no reference, no cost).
+ * call, unless HEIST_TASK_EAGER asks for it.  opts and out may be NULL (out = NULL: detached, no reference, no cost).
  * Context: task or callback.  Suspends: never.  Ownership: *out is one reference; on failure the caller
  * still owns arg.
  * Errors: HEIST_ENOLOOP (plain thread), -EINVAL, -ENOMEM, -EAGAIN (max_tasks), -EBUSY (the context is in use),

@@ -126,6 +126,18 @@ static HEIST__SWITCH_INLINE HEIST_NORETURN void heist__coro_exit(struct heist__h
     __builtin_unreachable();
 }
 
+/* Before the host makes the first enter of a coroutine from where the caller stands, be it a coroutine's stack.  The caller
+ * keeps a copy of what the host was, and puts it back before he leaves that stack. */
+static HEIST__SWITCH_INLINE void heist__host_stands_here(struct heist__host *h) {
+    (void)h;
+#if HEIST__SAN_ANY
+    h->san.asks = 1;
+#endif
+#if HEIST_TSAN
+    h->san.fiber = __tsan_get_current_fiber();
+#endif
+}
+
 /* ---- nested ----
  *
  * As enter and leave, from wherever the caller stands: a thread's own stack, or a coroutine's.  Between the two the

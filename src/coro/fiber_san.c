@@ -57,6 +57,7 @@ void heist__san_host_init(struct heist__san_host *h) {
     h->bytes = 0;
     h->fake_stack = NULL;
     h->fiber = NULL;
+    h->asks = 0;
 #if HEIST_ASAN
     pthread_attr_t attr;
     if (pthread_getattr_np(pthread_self(), &attr) == 0) {

@@ -46,6 +46,7 @@ struct heist__san_host {
     size_t bytes;
     void *fake_stack; /* of the host while a coroutine runs */
     void *fiber;      /* the thread itself */
+    int asks;         /* the first frame that it enters tells it the bounds above */
 };
 struct heist__san_coro {
     void (*entry)(void *payload);
@@ -67,9 +68,8 @@ void heist__san_set_entering(struct heist__san_coro *c, struct heist__san_host *
 /* Host side, right before and right after the switch into c. */
 static HEIST__SWITCH_INLINE void heist__san_enter(struct heist__san_host *h, struct heist__san_coro *c,
                                                   struct heist__stack *s) {
-    (void)h;
     (void)s;
-    heist__san_set_entering(c, NULL);
+    heist__san_set_entering(c, h->asks ? h : NULL);
 #if HEIST_ASAN
     __sanitizer_start_switch_fiber(&h->fake_stack, s->lo, (size_t)((char *)heist__stack_top(s) - s->lo));
 #endif

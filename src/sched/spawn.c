@@ -104,7 +104,7 @@ size_t heist__live_tasks(heist_runtime *rt) {
 static int check_options(const heist_task_options *opts) {
     if (!opts) return 0;
     if (!heist__options_ok_since(opts, FIRST_SIZE, sizeof(*opts))) return -EINVAL;
-    if (opts->flags & ~(HEIST_TASK_PINNED | HEIST_TASK_INHERIT_DEADLINE)) return -EINVAL;
+    if (opts->flags & ~(HEIST_TASK_PINNED | HEIST_TASK_INHERIT_DEADLINE | HEIST_TASK_EAGER)) return -EINVAL;
     if (opts->stack_bytes && (opts->stack_bytes < HEIST__STACK_MIN || opts->stack_bytes > HEIST__STACK_MAX))
         return -EINVAL;
     return 0;
@@ -182,6 +182,56 @@ static HEIST_COLD void unmake(struct heist__self *self, heist_task *t) {
     heist__slab_put(self, HEIST__SLAB_FUTURE, t);
 }
 
+/* The first step of a task within the call that makes it.  The maker stands as the worker does otherwise: it is the
+ * host of this one step, at whose end (the task has left its stack, or has ended) it goes on, on this thread.  What
+ * belongs to the maker's own step is put aside meanwhile. */
+static HEIST_COLD void step_now(struct heist__worker *w, heist_task *t) {
+    struct heist__self *self = w->self;
+    heist_task *maker = self->task, *shown = a_load_rlx(&w->shown); /* rlx: only we write it */
+    struct heist__host host = w->host;
+    bool polling = w->polling;
+    int locks_watch = w->locks_watch;
+    heist__host_stands_here(&w->host);
+    w->polling = false;
+    w->locks_watch = 0;
+    heist__step(w, t);
+    w->locks_watch = locks_watch;
+    w->polling = polling;
+    w->host = host;
+    a_store_rel(&w->shown, shown); /* rel: pairs with the monitor */
+    self->task = maker;
+}
+
+/* The end of a birth.  `eager` is known where it is called: those that are not pay nothing for it. */
+static inline __attribute__((always_inline)) int let_live(struct heist__self *self, heist_runtime *rt, heist_loop *loop,
+                                                          heist_task *t, heist_context *given, heist_task **out,
+                                                          bool eager) {
+    struct heist__worker *w = self->worker;
+    bool own = w && w->rt == rt;
+    if (heist_unlikely(heist__contexts_used() || given)) {
+        int err = heist__context_at_birth(self, t, given);
+        if (err) {
+            unmake(self, t);
+            return err;
+        }
+    }
+    if (heist_likely(own)) {
+        a_store_rel(&w->births, a_load_rlx(&w->births) + 1); /* rel: pairs with live_tasks; only we write it */
+        heist__state_born(t, HEIST__F_TASK, out ? 2 : 1);
+    } else if (!born_outside(rt, t, out ? 2 : 1)) {
+        unmake(self, t);
+        return HEIST_ECLOSED;
+    }
+    if (out) *out = t;
+    if (eager && own && (!t->pinned || t->loop == self->loop))
+        step_now(w, t);
+    else if (own || t->pinned)
+        heist__ready(t);
+    else
+        inject(rt, t, loop->worker->index);
+    return 0;
+}
+
 /* helper: a constant. */
 static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line,
                                                        heist_coro_fn fn, void *arg, const heist_task_options *opts,
@@ -215,7 +265,6 @@ static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_
     t->park.parker = NULL;
     a_store_rlx(&t->running, 0); /* rlx, as all here: published by the queue or by *out */
     a_store_rlx(&t->close_asked, 0);
-    heist_context *given = NULL;
     if (opts) {
         t->pinned = rt->alone || (opts->flags & HEIST_TASK_PINNED);
         t->stack_kib = opts->stack_bytes ? heist__stack_kib(opts->stack_bytes) : rt->stack_kib;
@@ -223,29 +272,14 @@ static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_
         t->value_free = opts->result_free;
         a_store_rlx(&t->extra, extra);
         if (extra && extra->timed_fn) t->fn = heist__deadline_body;
-        if (heist__options_has(opts, FIRST_SIZE)) given = opts->context;
-    } else {
-        t->pinned = rt->alone;
-        t->stack_kib = rt->stack_kib;
-        t->arg_free = NULL;
+        heist_context *given = heist__options_has(opts, FIRST_SIZE) ? opts->context : NULL;
+        if (opts->flags & HEIST_TASK_EAGER) return let_live(self, rt, loop, t, given, out, true);
+        return let_live(self, rt, loop, t, given, out, false);
     }
-    if (heist_unlikely(heist__contexts_used() || given) && (err = heist__context_at_birth(self, t, given))) {
-        unmake(self, t);
-        return err;
-    }
-    if (heist_likely(own)) {
-        a_store_rel(&w->births, a_load_rlx(&w->births) + 1); /* rel: pairs with live_tasks; only we write it */
-        heist__state_born(t, HEIST__F_TASK, out ? 2 : 1);
-    } else if (!born_outside(rt, t, out ? 2 : 1)) {
-        unmake(self, t);
-        return HEIST_ECLOSED;
-    }
-    if (out) *out = t;
-    if (own || t->pinned)
-        heist__ready(t);
-    else
-        inject(rt, t, loop->worker->index);
-    return 0;
+    t->pinned = rt->alone;
+    t->stack_kib = rt->stack_kib;
+    t->arg_free = NULL;
+    return let_live(self, rt, loop, t, NULL, out, false);
 }
 
 int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,

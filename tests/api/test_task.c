@@ -106,6 +106,178 @@ static void creating_a_task_runs_nothing_of_it_TASK_02_TASK_35(void **state) {
     harness_loop_end(loop);
 }
 
+/* ---- eager tasks ---- */
+
+static const heist_task_options eager = {sizeof(heist_task_options), HEIST_TASK_EAGER, 0, NULL, NULL, NULL, NULL};
+
+struct eager_step {
+    struct record *record;
+    const char *word;
+    heist_future *gate; /* waits for it, when there is one */
+    int deeper, wrong;
+};
+
+static int step_at_once(void *arg, void **out) {
+    struct eager_step *e = arg;
+    heist_task *self = heist_current_task(), *other = NULL;
+    record_add(e->record, "%s", e->word);
+    if (e->deeper-- > 0) {
+        e->wrong |= heist_create_task(step_at_once, e, &eager, &other) != 0;
+        e->wrong |= heist_current_task() != self || heist_future_done(other) != 1;
+        heist_unref(other);
+    }
+    *out = e;
+    if (!e->gate) return 0;
+    int err = heist_await(e->gate, NULL);
+    e->wrong |= heist_current_task() != self;
+    record_add(e->record, "%s+", e->word);
+    return err;
+}
+
+static int makes_eager(void *arg, void **out) {
+    struct eager_step *e = arg;
+    struct record *r = e->record;
+    heist_task *self = heist_current_task(), *ends = NULL, *waits = NULL;
+    struct eager_step second = {r, "b", NULL, 0, 0};
+    void *value = NULL;
+    (void)out;
+    int err = heist_create_task(step_at_once, e, &eager, &ends); /* done on return */
+    record_add(r, "made:%d", heist_future_state(ends));
+    e->wrong |= heist_future_result(ends, &value) != 0 || value != e || heist_current_task() != self;
+    if (!err) err = heist_future_new(NULL, &second.gate);
+    if (!err) err = heist_create_task(step_at_once, &second, &eager, &waits);
+    record_add(r, "made:%d", heist_future_state(waits));
+    if (!err) err = heist_yield();
+    record_add(r, "set");
+    heist_future_set_result(second.gate, NULL, NULL);
+    if (!err) err = heist_await(waits, NULL);
+    record_add(r, "end");
+    heist_unref(ends);
+    heist_unref(waits);
+    heist_unref(second.gate);
+    e->wrong |= second.wrong;
+    return err;
+}
+
+static int makes_eager_in_callback(void *arg) {
+    struct eager_step *e = arg;
+    int err = heist_create_task(step_at_once, e, &eager, NULL);
+    record_add(e->record, "made");
+    return err;
+}
+
+static int makes_eager_in_generator(heist_generator *g, void *arg, void **out) {
+    struct eager_step *e = arg;
+    heist_task *t = NULL;
+    (void)out;
+    int err = heist_create_task(step_at_once, e, &eager, &t);
+    if (!err) err = heist_generator_yield(g, NULL, NULL);
+    if (!err) err = heist_await(t, NULL);
+    heist_unref(t);
+    return err;
+}
+
+static int drives_one(void *arg, void **out) {
+    heist_generator *g = NULL;
+    (void)out;
+    int err = heist_generator_new(makes_eager_in_generator, arg, NULL, &g);
+    if (!err) err = heist_generator_next(g, NULL);
+    if (!err) err = heist_generator_next(g, NULL) == HEIST_ESTOP ? 0 : -EIO;
+    heist_generator_unref(g);
+    return err;
+}
+
+static void an_eager_task_runs_within_the_call_until_it_suspends_TASK_34(void **state) {
+    (void)state;
+    struct record record = RECORD_INIT;
+    heist_loop *loop = harness_loop();
+    struct eager_step e = {&record, "a", NULL, 0, 0};
+    assert_int_equal(heist_loop_run_coroutine(loop, makes_eager, &e, NULL, NULL), 0);
+    assert_string_equal(record_text(&record), "a made:2 b made:0 set b+ end");
+    record_clear(&record);
+    e.deeper = 3; /* one within the other */
+    assert_int_equal(heist_loop_call_soon(loop, makes_eager_in_callback, &e, NULL, NULL), 0);
+    harness_one_pass(loop);
+    assert_string_equal(record_text(&record), "a a a a made");
+    record_clear(&record);
+    e.deeper = 1;
+    assert_int_equal(heist_loop_run_coroutine(loop, drives_one, &e, NULL, NULL), 0);
+    assert_string_equal(record_text(&record), "a a");
+    record_clear(&record);
+    e.deeper = 0;
+    heist_task *task = NULL; /* from outside it begins as any other */
+    assert_int_equal(heist_loop_create_task(loop, step_at_once, &e, &eager, &task), 0);
+    assert_int_equal(record_words(&record), 0);
+    assert_int_equal(heist_loop_run_until_complete(loop, task, NULL), 0);
+    assert_string_equal(record_text(&record), "a");
+    assert_int_equal(e.wrong, 0);
+    heist_unref(task);
+    harness_loop_end(loop);
+}
+
+enum { EAGER = 60 };
+
+struct eager_crowd {
+    heist_event gate;
+    heist_channel *channel;
+    _Atomic(int) begun, wrong;
+};
+
+static int one_more(void *arg, void **out) {
+    (void)out;
+    return heist_sleep(0.01 * (1 + *(int *)arg % 3));
+}
+
+/* All that a body may do at its beginning: wait, block, await in place, make others; then go on elsewhere. */
+static int of_the_crowd(void *arg, void **out) {
+    struct eager_crowd *c = arg;
+    heist_task *self = heist_current_task(), *fresh = NULL;
+    int n = c->begun++, err = 0;
+    void *value = NULL;
+    (void)out;
+    if (n % 5 == 1) err = heist_blocking_begin();
+    if (n % 5 == 1 && !err) err = heist_blocking_end();
+    if (n % 5 == 2) err = heist_create_task(one_more, &n, n % 2 ? &eager : NULL, &fresh);
+    if (fresh && !err) err = heist_await(fresh, NULL);
+    if (n % 5 == 3) err = heist_with_timeout(0.01, one_more, &n, NULL) == -ETIMEDOUT ? 0 : -EIO;
+    if (n % 5 == 4) err = heist_channel_recv(c->channel, &value);
+    heist_unref(fresh);
+    if (!err) err = heist_event_wait(&c->gate);
+    c->wrong |= heist_current_task() != self;
+    return err;
+}
+
+static int makes_a_crowd(void *arg, void **out) {
+    struct eager_crowd *c = arg;
+    heist_task *t[EAGER];
+    (void)out;
+    int err = heist_channel_new(EAGER, &c->channel);
+    heist_event_init(&c->gate);
+    for (int i = 0; i < EAGER; i++) {
+        c->wrong |= heist_create_task(of_the_crowd, c, &eager, &t[i]) != 0;
+        c->wrong |= c->begun != i + 1;
+    }
+    for (int i = 0; i < EAGER; i++) err = err ? err : heist_channel_send(c->channel, c);
+    if (!err) err = heist_sleep(1);
+    heist_cancel(t[EAGER - 1]);
+    heist_event_set(&c->gate);
+    for (int i = 0; i < EAGER; i++) {
+        int code = heist_await(t[i], NULL);
+        c->wrong |= code && !(i == EAGER - 1 && code == -ECANCELED);
+        heist_unref(t[i]);
+    }
+    heist_channel_unref(c->channel);
+    return err;
+}
+
+static void eager_tasks_go_on_wherever_they_are_woken_TASK_34(void **state) {
+    (void)state;
+    struct eager_crowd c = {.begun = 0};
+    assert_int_equal(harness_run(makes_a_crowd, &c, NULL), 0);
+    assert_int_equal(c.wrong, 0);
+    assert_int_equal(c.begun, EAGER);
+}
+
 static void create_task_needs_a_running_loop_TASK_03(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
@@ -790,6 +962,8 @@ static void stack_size_is_chosen_per_task(void **state) {
 static const struct CMUnitTest tests[] = {
     API_TEST(task_refuses_to_be_completed_by_hand_TASK_01),
     API_TEST(creating_a_task_runs_nothing_of_it_TASK_02_TASK_35),
+    API_TEST(an_eager_task_runs_within_the_call_until_it_suspends_TASK_34),
+    API_TEST(eager_tasks_go_on_wherever_they_are_woken_TASK_34),
     API_TEST(create_task_needs_a_running_loop_TASK_03),
     API_TEST(create_task_needs_a_coroutine_TASK_04),
     API_TEST(states_go_pending_running_finished_TASK_05),
