@@ -64,8 +64,8 @@
 #include <heist/rwlock.h>
 #include <heist/select.h>
 #include <heist/semaphore.h>
-#include <heist/socket.h>
 #include <heist/server.h>
+#include <heist/socket.h>
 #include <heist/stream.h>
 #include <heist/task.h>
 #include <heist/timeout.h>

@@ -60,6 +60,11 @@ HEIST_API int heist_protocol_run(heist_stream *stream, const heist_protocol *pro
 HEIST_API int heist_protocol_start(heist_stream *stream, const heist_protocol *protocol, void *self,
                                    heist_transport **out);
 
+/* asyncio's create_connection: opens (heist_open_connection), then starts.
+ * Context: task.  Suspends: may.  Errors: of both. */
+HEIST_API int heist_create_connection(const heist_protocol *protocol, void *self, const char *host, const char *port,
+                                      const heist_open_options *opts, heist_transport **out);
+
 /* Makes the protocol of a new connection; in the connection's task.  A negative code refuses it, and is reported. */
 typedef int (*heist_protocol_factory)(void *user, const heist_protocol **protocol, void **self);
 

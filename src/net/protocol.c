@@ -240,6 +240,20 @@ int heist_protocol_start(heist_stream *stream, const heist_protocol *protocol, v
     return 0;
 }
 
+int heist_create_connection(const heist_protocol *protocol, void *self, const char *host, const char *port,
+                            const heist_open_options *opts, heist_transport **out) {
+    if (!protocol_ok(protocol)) return -EINVAL;
+    heist_stream *stream;
+    int err = heist_open_connection(host, port, opts, &stream);
+    if (err) return err;
+    err = heist_protocol_start(stream, protocol, self, out);
+    if (err) {
+        heist_stream_abort(stream);
+        heist_stream_unref(stream);
+    }
+    return err;
+}
+
 /* ---- a server of protocols ---- */
 
 struct factory {

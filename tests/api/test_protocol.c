@@ -559,16 +559,16 @@ static int both_ends(void *arg, void **out) {
     heist_transport *t[4];
     heist_server *server;
     heist_addr where;
+    char text[64];
     (void)out;
     int err = heist_create_server(build, w, "127.0.0.1", "0", NULL, &server);
     if (err < 0) return err;
     WANT(heist_server_sockets(server, &where, 1) == 1);
+    heist_addr_format(&where, text, sizeof text);
+    const char *port = strrchr(text, ':') + 1;
     for (int i = 0; i < 4; i++) {
         client[i] = (struct noted){.record = RECORD_INIT, .quiet = 1};
-        heist_conn *conn;
-        heist_stream *stream;
-        WANT(heist_connect(&where, LIMIT, &conn) == 0 && heist_stream_from_conn(conn, NULL, &stream) == 0);
-        WANT(heist_protocol_start(stream, &plain, &client[i], &t[i]) == 0);
+        WANT(heist_create_connection(&plain, &client[i], "127.0.0.1", port, NULL, &t[i]) == 0);
         WANT(heist_transport_write(t[i], "hello", 5) == 0);
     }
     for (int i = 0; i < 4; i++) {
@@ -620,6 +620,7 @@ static int refusals(void *arg, void **out) {
     p = plain;
     p.size = 4;
     WANT(heist_protocol_run(stream, &p, n) == -EINVAL);
+    WANT(heist_create_connection(&p, n, "127.0.0.1", "1", NULL, &t) == -EINVAL);
     WANT(heist_create_server(NULL, n, "127.0.0.1", "0", NULL, NULL) == -EINVAL);
     WANT(t == NULL && n->made == 0);
     WANT(heist_transport_write(NULL, "x", 1) == -EINVAL && heist_transport_close(NULL) == -EINVAL);
