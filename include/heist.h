@@ -29,6 +29,7 @@
  *   heist/stream.h   readers and writers over TCP, pipes, TLS
  *   heist/server.h   a handler for each connection  heist/protocol.h  callbacks over a stream
  *   heist/file.h     files, directories, changes
+ *   heist/process.h  programs as children       heist/signal.h   signals, as callbacks and to wait for
  *   heist/alloc.h    another allocator          heist/version.h  numbers */
 #ifndef HEIST_H
 #define HEIST_H
@@ -55,6 +56,7 @@
 #include <heist/loop.h>
 #include <heist/net.h>
 #include <heist/once.h>
+#include <heist/process.h>
 #include <heist/queue.h>
 #include <heist/pipeline.h>
 #include <heist/protocol.h>
@@ -67,6 +69,7 @@
 #include <heist/server.h>
 #include <heist/socket.h>
 #include <heist/stream.h>
+#include <heist/signal.h>
 #include <heist/task.h>
 #include <heist/timeout.h>
 #include <heist/version.h>

@@ -14,6 +14,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -359,6 +361,40 @@ static inline int heist__sys_inotify_add(int fd, const char *path, uint32_t mask
 static inline int heist__sys_inotify_remove(int fd, int id) {
     HEIST_SYS_POINT("inotify_rm_watch", fd);
     HEIST__SYS_ANSWER(int, inotify_rm_watch(fd, id));
+}
+
+/* ---- processes ---- */
+
+/* Both ends closed by exec; they block. */
+static inline int heist__sys_pipe(int ends[2]) {
+    HEIST_SYS_POINT("pipe2", -1);
+    HEIST__SYS_ANSWER(int, pipe2(ends, O_CLOEXEC));
+}
+
+/* fn(arg) in a child that borrows this memory, on the stack that ends at `top`, while this thread stands still.  The
+ * child's number; *pidfd its descriptor. */
+static inline int heist__sys_vfork(int (*fn)(void *), void *top, void *arg, int *pidfd) {
+    HEIST_SYS_POINT("clone", -1);
+    HEIST__SYS_ANSWER(int, clone(fn, top, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, arg, pidfd));
+}
+
+/* 1: ended, and taken; 0: it runs, and `options` said not to wait; -ECHILD: somebody else took it. */
+static inline int heist__sys_waitid(int pidfd, siginfo_t *info, int options) {
+    HEIST_SYS_POINT("waitid", pidfd);
+    info->si_pid = 0;
+    int rc = waitid((idtype_t)3 /* P_PIDFD */, (id_t)pidfd, info, WEXITED | options);
+    return rc < 0 ? -errno : info->si_pid != 0;
+}
+
+/* -ESRCH when its status was taken; never another process. */
+static inline int heist__sys_pidfd_send_signal(int pidfd, int sig) {
+    HEIST_SYS_POINT("pidfd_send_signal", pidfd);
+    HEIST__SYS_ANSWER(int, (int)syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, 0));
+}
+
+static inline int heist__sys_kill(pid_t pid, int sig) {
+    HEIST_SYS_POINT("kill", -1);
+    HEIST__SYS_ANSWER(int, kill(pid, sig));
 }
 
 /* ---- memory; whole fresh mappings come from alloc.h ---- */

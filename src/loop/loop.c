@@ -8,6 +8,7 @@
 #include "loop/handle.h"
 #include "loop/poller_uring.h"
 #include "loop/reg.h"
+#include "loop/sighandler.h"
 #include "loop/watch.h"
 #include "mem/slab.h"
 #include "task/birth.h"
@@ -16,6 +17,7 @@
 #include "task/task.h"
 
 static _Atomic(uint64_t) last_id;
+_Atomic(heist__loop_hook) heist__loop_shut_hook;
 
 int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist__clock *clock, _Atomic(int) *sleepers,
                        bool uring, heist_loop **out) {
@@ -117,6 +119,9 @@ void heist__loop_shut(heist_loop *loop) {
         job->klass->drop(job);
     }
     heist__watch_drop_all(loop);
+    heist__sighandler_drop_all(loop);
+    heist__loop_hook hook = a_load_acq(&heist__loop_shut_hook); /* acq: pairs with whoever set it */
+    if (hook) hook(loop);
 }
 
 /* ---- submitting ---- */

@@ -29,6 +29,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     r->calls = 0;
     r->owner = owner;
     r->dispose = dispose;
+    r->hook = NULL;
     a_store_rlx(&r->near.task, NULL); /* rlx: see heist__reg_expect_near */
     for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
     heist__spin_unlock(&r->lock);
@@ -129,8 +130,13 @@ void heist__reg_event(uint64_t data, uint32_t events) {
         HEIST__POLL_OUT | HEIST__POLL_HUP | HEIST__POLL_ERR,
     };
     struct heist__park *woken[2] = {NULL, NULL};
+    void (*hook)(void *) = NULL;
     heist__spin_lock(&r->lock);
-    if ((r->generation & GENERATION_MASK) == (data >> ADDRESS_BITS & GENERATION_MASK)) {
+    bool alive = (r->generation & GENERATION_MASK) == (data >> ADDRESS_BITS & GENERATION_MASK);
+    if (heist_unlikely(alive && r->hook)) {
+        hook = r->hook;
+        r->calls++;
+    } else if (alive) {
         if (events & (HEIST__POLL_RDHUP | HEIST__POLL_HUP | HEIST__POLL_ERR)) r->hung_up = true;
         for (int i = 0; i < 2; i++) {
             struct heist__reg_slot *s = &r->slots[i];
@@ -148,6 +154,9 @@ void heist__reg_event(uint64_t data, uint32_t events) {
     heist__spin_unlock(&r->lock);
     for (int i = 0; i < 2; i++)
         if (woken[i]) heist__park_wake(woken[i]);
+    if (heist_likely(!hook)) return;
+    hook(r->owner);
+    heist__reg_leave(r);
 }
 
 int heist__reg_begin(struct heist__reg *r, int direction, bool drained) {
@@ -215,6 +224,14 @@ void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_lock(&r->lock);
     if (!r->loop && !r->closed) (void)watch(r, loop, asked[0] | asked[1]);
     heist__spin_unlock(&r->lock);
+}
+
+int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner)) {
+    heist__spin_lock(&r->lock);
+    r->hook = fn;
+    int err = watch(r, loop, asked[HEIST__REG_READ]);
+    heist__spin_unlock(&r->lock);
+    return err;
 }
 
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park) {

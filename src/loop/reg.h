@@ -60,6 +60,7 @@ struct heist__reg {
     void *owner;
     struct heist__reg_near near; /* of who waited last */
     void (*dispose)(void *owner, int fd); /* closes the descriptor and frees the owner; once */
+    void (*hook)(void *owner); /* called at each event, instead of the slots; NULL: none */
     struct heist__reg_slot slots[2];
 };
 
@@ -75,6 +76,9 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
 void heist__reg_adopt(struct heist__reg *r, int fd);
 /* Watched by this loop from now on.  A failure is met again, and told, at the first wait. */
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop);
+/* For one on which nobody waits: fn(owner) at each event, on the loop's thread or a rescuer's, with no lock held; its
+ * owner lives until it returns.  Before anything can happen on the descriptor.  0, or what the poller said. */
+int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner));
 /* Wakes who waits with HEIST_ECLOSED; when the last call in progress has left (at once, if there is none)
  * unregisters and disposes. */
 void heist__reg_close(struct heist__reg *r);
