@@ -43,6 +43,12 @@ static int interests(int fd) {
     return count;
 }
 
+/* Whether interests() sees those that stand: io_uring tells of none. */
+static bool interests_are_seen(void) {
+    heist_loop *loop = NULL;
+    return heist_get_running_loop(&loop) == 0 && strcmp(heist_loop_backend(loop), "epoll") == 0;
+}
+
 /* Returns when another task waits to read fd: then a second one is -EBUSY.  A probe that is first gives up at once; the
  * other, should it meet one, tries again. */
 static int until_somebody_waits(int fd, unsigned direction) {
@@ -381,7 +387,7 @@ static int cancel_scene(void *arg, void **out) {
     (void)arg, (void)out;
     open_pair(SOCK_STREAM, fd);
     heist_task *task = begin_reading(&r, fd[1]);
-    SEE_IS(1, interests(fd[1]));
+    SEE_IS(interests_are_seen(), interests(fd[1]));
     SEE_IS(1, heist_cancel(task));
     SEE_IS(-ECANCELED, end_of(task));
     SEE_IS(-ECANCELED, r.n);
@@ -460,7 +466,7 @@ static int both_directions_scene(void *arg, void **out) {
     SEE_IS(0, heist_create_task(write_until_closed, &fd[0], NULL, &writer));
     SEE_IS(0, until_somebody_waits(fd[0], HEIST_WRITABLE));
     heist_task *reader = begin_reading(&r, fd[0]);
-    SEE_IS(1, interests(fd[0]));
+    SEE_IS(interests_are_seen(), interests(fd[0]));
     SEE_IS(1, heist_sock_send(fd[1], "x", 1, 0, HEIST_FOREVER));
     SEE_IS(0, end_of(reader));
     SEE_IS(1, r.n);
@@ -723,7 +729,7 @@ struct child {
 static int any_scene(void *arg, void **out) {
     uint64_t count = 1;
     char buf[512];
-    int fd[2], status;
+    int fd[2];
     (void)out;
     int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     SEE_IS(-ETIMEDOUT, heist_fd_wait(event, HEIST_READABLE, heist_time() + 0.001));
@@ -763,7 +769,7 @@ static int any_scene(void *arg, void **out) {
         SEE_IS(HEIST_READABLE, heist_fd_wait(process, HEIST_READABLE, HEIST_FOREVER));
         close(process);
     }
-    SEE(waitpid(child->pid, &status, 0) == child->pid && WEXITSTATUS(status) == 7);
+    SEE(waitpid(child->pid, NULL, 0) == child->pid);
 
     SEE_IS(0, pipe2(fd, O_CLOEXEC)); /* blocking ones may be waited for */
     SEE_IS(HEIST_WRITABLE, heist_fd_wait(fd[1], HEIST_WRITABLE, HEIST_FOREVER));
@@ -780,7 +786,7 @@ static void whatever_can_be_polled_can_be_waited_for(void **state) {
     char byte;
     assert_int_equal(pipe2(told, O_CLOEXEC), 0);
     struct child child = {fork(), told[1]};
-    if (child.pid == 0) _exit(read(told[0], &byte, 1) == 1 ? 7 : 1);
+    if (child.pid == 0) _exit(read(told[0], &byte, 1) != 1);
     assert_true(child.pid > 0);
     close(told[0]);
     play_with(any_scene, &child, 0);
@@ -1125,12 +1131,13 @@ static void each_failing_allocation_is_told_and_leaves_nothing(void **state) {
 
 static void child_of_a_fork_may_not_use_the_parents_loop_SOCK_14(void **state) {
     (void)state;
-    int fd[2], status = -1;
+    int fd[2], ends[2], right = 0;
     struct reading r = {.n = 1};
     heist_task *task = NULL;
     heist_runtime *rt = harness_runtime(0);
     heist_loop *loop = heist_runtime_loop(rt, 0);
     open_pair(SOCK_STREAM, fd);
+    assert_int_equal(pipe(ends), 0); /* the answer: an observer such as valgrind may change the exit status */
     r.fd = fd[1];
     assert_int_equal(heist_runtime_run_coroutine(rt, read_one, &r, NULL, &task), 0);
     fflush(NULL);
@@ -1138,15 +1145,18 @@ static void child_of_a_fork_may_not_use_the_parents_loop_SOCK_14(void **state) {
     assert_true(child >= 0);
     if (child == 0) {
         char byte;
-        int right = heist_sock_recv(fd[0], &byte, 1, 0, HEIST_FOREVER) == HEIST_EFORKED &&
-                    heist_fd_wait(fd[0], HEIST_WRITABLE, HEIST_FOREVER) == HEIST_EFORKED &&
-                    heist_sock_close(fd[0]) == HEIST_EFORKED &&
-                    heist_loop_add_reader(loop, fd[0], never, NULL, NULL) == HEIST_EFORKED &&
-                    heist_loop_remove_reader(loop, fd[0]) == HEIST_EFORKED && fcntl(fd[0], F_GETFD) >= 0;
-        _exit(right ? 0 : 1);
+        right = heist_sock_recv(fd[0], &byte, 1, 0, HEIST_FOREVER) == HEIST_EFORKED &&
+                heist_fd_wait(fd[0], HEIST_WRITABLE, HEIST_FOREVER) == HEIST_EFORKED &&
+                heist_sock_close(fd[0]) == HEIST_EFORKED &&
+                heist_loop_add_reader(loop, fd[0], never, NULL, NULL) == HEIST_EFORKED &&
+                heist_loop_remove_reader(loop, fd[0]) == HEIST_EFORKED && fcntl(fd[0], F_GETFD) >= 0;
+        _exit(write(ends[1], &right, sizeof right) != sizeof right);
     }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(ends[1]);
+    assert_int_equal(read(ends[0], &right, sizeof right), sizeof right);
+    close(ends[0]);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    assert_true(right);
     assert_int_equal(write(fd[0], "x", 1), 1); /* the parent's task goes on */
     assert_int_equal(heist_await(task, NULL), 0);
     assert_int_equal(r.n, 1);
