@@ -32,6 +32,7 @@ static const struct bench_workload workloads[] = {
     {"blocked", 5, bench_blocked},
     {"generator", 20000000, bench_generator},
     {"executor", 300000, bench_executor},
+    {"accept", 50000, bench_accept},
     {"echo", 18400, bench_echo},
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };

@@ -10,7 +10,7 @@
 
 all_rivals="go tokio tokio-ct libuv boost_fiber boost_asio tbb asyncio uvloop nginx"
 all_baselines="raw_c raw_epoll" # floors, not rivals
-all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked generator context echo http_hello"
+all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked generator context accept echo http_hello"
 
 say() { echo "bench: $*" >&2; }
 has_word() { [[ " $2 " == *" $1 "* ]]; } # WORD LIST
