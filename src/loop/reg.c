@@ -291,6 +291,9 @@ int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, 
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park) {
     heist__spin_lock(&r->lock);
     struct heist__reg_slot *s = &r->slots[direction];
-    if (s->state == HEIST__SLOT_WAITER && s->waiter == park) *s = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
+    if (s->state == HEIST__SLOT_WAITER && s->waiter == park) {
+        s->state = HEIST__SLOT_EMPTY;
+        s->waiter = NULL;
+    }
     heist__spin_unlock(&r->lock);
 }
