@@ -94,6 +94,8 @@ void bench_blocked(const struct bench_args *args);
 void bench_executor(const struct bench_args *args);
 void bench_accept(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);
+void bench_stream(const struct bench_args *args);
+void bench_echo_streams(const struct bench_args *args);
 void bench_generator(const struct bench_args *args);
 
 #endif

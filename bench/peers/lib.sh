@@ -10,7 +10,7 @@
 
 all_rivals="go tokio tokio-ct libuv boost_fiber boost_asio tbb asyncio uvloop nginx"
 all_baselines="raw_c raw_epoll" # floors, not rivals
-all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked generator context accept echo http_hello"
+all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked generator context stream accept echo http_hello"
 
 say() { echo "bench: $*" >&2; }
 has_word() { [[ " $2 " == *" $1 "* ]]; } # WORD LIST
@@ -119,6 +119,7 @@ workers_of() { # the worker counts of a peer and workload
     raw_epoll:echo | raw_epoll:http_hello) echo 1 2 ;;
     raw_epoll:*) ;;
     raw_c:yield | raw_c:foreign_* | raw_c:echo | raw_c:http_hello) echo 1 ;;
+    raw_c:stream) echo 1 2 ;;
     raw_c:*) ;;
     nginx:http_hello) echo 1 2 ;;
     nginx:*) ;;
@@ -131,7 +132,7 @@ workers_of() { # the worker counts of a peer and workload
 }
 variants_of() { # server modes: MODE or MODE:METRIC-PREFIX
   case $1:$2 in
-    asyncio:echo | uvloop:echo) echo echo echo_streams:streams. ;;
+    asyncio:echo | uvloop:echo | heist*:echo) echo echo echo_streams:streams. ;;
     tokio:http_hello | tokio-ct:http_hello) echo http_hello http_hello_hyper:hyper. ;;
     *) echo "$2" ;;
   esac
