@@ -25,6 +25,28 @@ typedef int (*heist_debug_locks_fn)(char *text, size_t size);
  * Context: any.  Suspends: never.  Errors: -EINVAL (an unknown flag). */
 HEIST_API int heist_debug_set_locks_hook(heist_debug_locks_fn held, unsigned flags);
 
+/* ---- records ---- */
+
+#define HEIST_LOG_DEBUG 0 /* loops that start, stop and close, descriptors that come and go, polls that took long */
+#define HEIST_LOG_INFO 1
+#define HEIST_LOG_WARNING 2 /* the level at first */
+#define HEIST_LOG_ERROR 3
+#define HEIST_LOG_FATAL 4 /* before an abort */
+#define HEIST_LOG_NONE 5  /* nothing is written */
+
+/* What takes the library's own records: text of `length` bytes, ended by a newline and a zero behind it, borrowed for
+ * the call.  Called on any thread, perhaps with a lock held: it must not call the library. */
+typedef struct heist_log_sink {
+    void (*write)(void *user, int level, const char *text, size_t length);
+    void *user;
+} heist_log_sink;
+
+/* Where records go (NULL: to the standard error, as at first), and the least level that is written.  Those of level
+ * HEIST_LOG_DEBUG are made for loops in debug mode alone, so they cost the others nothing.
+ * Context: any.  Suspends: never.  Ownership: the sink stays borrowed until another is set and no thread is inside a
+ * call of it.  Returns the level before.  Errors: -EINVAL (a level or sink that is none). */
+HEIST_API int heist_debug_set_log(const heist_log_sink *sink, int level);
+
 HEIST_END_DECLS
 
 #endif

@@ -14,7 +14,7 @@
 #define RECORD_BYTES 1024
 
 static _Atomic(int) least_level = HEIST__LOG_WARNING;
-static const struct heist__log_sink *_Atomic current_sink; /* NULL: the standard error */
+static const heist_log_sink *_Atomic current_sink; /* NULL: the standard error */
 
 static const char *const level_name[] = {"debug", "info", "warning", "error", "fatal"};
 
@@ -38,8 +38,8 @@ int heist__log_set_level(int level) {
     return before;
 }
 
-const struct heist__log_sink *heist__log_set_sink(const struct heist__log_sink *sink) {
-    const struct heist__log_sink *before = current_sink;
+const heist_log_sink *heist__log_set_sink(const heist_log_sink *sink) {
+    const heist_log_sink *before = current_sink;
     current_sink = sink;
     return before;
 }
@@ -61,10 +61,16 @@ void heist__log(int level, const char *fmt, ...) {
     text[len++] = '\n';
     text[len] = '\0';
 
-    const struct heist__log_sink *sink = current_sink;
+    const heist_log_sink *sink = current_sink;
     if (sink)
         sink->write(sink->user, level, text, len);
     else
         write_stderr(text, len);
     errno = saved_errno;
+}
+
+int heist_debug_set_log(const heist_log_sink *sink, int level) {
+    if (level < HEIST_LOG_DEBUG || level > HEIST_LOG_NONE || (sink && !sink->write)) return -EINVAL;
+    heist__log_set_sink(sink);
+    return heist__log_set_level(level);
 }

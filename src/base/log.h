@@ -8,23 +8,19 @@
 #ifndef HEIST_BASE_LOG_H
 #define HEIST_BASE_LOG_H
 
+#include <heist/debug.h>
 #include <stddef.h>
 
 #include "base/macros.h"
 
+/* The levels under the library's own prefix. */
 enum {
-    HEIST__LOG_DEBUG = 0,
-    HEIST__LOG_INFO = 1,
-    HEIST__LOG_WARNING = 2, /* the default level: this and above is written */
-    HEIST__LOG_ERROR = 3,
-    HEIST__LOG_FATAL = 4, /* written before an abort */
-    HEIST__LOG_NONE = 5,  /* as a level: nothing is written */
-};
-
-/* What goes in: text of len bytes, ended by a newline and a zero behind it. */
-struct heist__log_sink {
-    void (*write)(void *user, int level, const char *text, size_t len);
-    void *user;
+    HEIST__LOG_DEBUG = HEIST_LOG_DEBUG,
+    HEIST__LOG_INFO = HEIST_LOG_INFO,
+    HEIST__LOG_WARNING = HEIST_LOG_WARNING, /* the default level: this and above is written */
+    HEIST__LOG_ERROR = HEIST_LOG_ERROR,
+    HEIST__LOG_FATAL = HEIST_LOG_FATAL,
+    HEIST__LOG_NONE = HEIST_LOG_NONE,
 };
 
 /* The record is borrowed by the sink for the call. */
@@ -38,6 +34,6 @@ int heist__log_set_level(int level);
 
 /* Sets the sink, which stays borrowed until another is set and no thread is
  * inside a log call; NULL for the default.  Returns the one before, or NULL. */
-const struct heist__log_sink *heist__log_set_sink(const struct heist__log_sink *sink);
+const heist_log_sink *heist__log_set_sink(const heist_log_sink *sink);
 
 #endif

@@ -1,6 +1,7 @@
 /* The life of a loop, its inbox, its timers, and the steps of a turn.  See loop.h. */
 #include "loop/loop.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -106,6 +107,7 @@ static void drop_chain(struct heist__mpsc_node *n) {
 
 void heist__loop_shut(heist_loop *loop) {
     a_store_sc(&loop->closed, 1);
+    heist__loop_log(loop, "loop %p is closed", (void *)loop);
     drop_chain(heist__mpsc_close(&loop->inbox));
     for (struct heist__job *job; (job = heist__jobs_pop(&loop->ready));) job->klass->drop(job);
     for (;;) {
@@ -394,9 +396,23 @@ static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
     return seen;
 }
 
+/* In debug mode, by the machine's time. */
+static HEIST_COLD int poll_watched(heist_loop *loop, int64_t timeout_ns, bool *woken) {
+    static struct heist__clock machine; /* zero: not virtual */
+    int64_t start = heist__clock_now(&machine);
+    int seen = poll_events(loop, timeout_ns, woken);
+    int64_t took = heist__clock_now(&machine) - start;
+    if (took < a_load_rlx(&loop->slow_ns)) return seen; /* rlx: a setting */
+    heist__log(HEIST__LOG_DEBUG, "loop %p: a poll took %.3f s (limit %.3f): %d events", (void *)loop,
+               heist__seconds_from_ns(took), timeout_ns < 0 ? (double)INFINITY : heist__seconds_from_ns(timeout_ns),
+               seen);
+    return seen;
+}
+
 int heist__loop_poll(heist_loop *loop, int64_t timeout_ns) {
     bool woken = false;
     loop->since_poll = 0;
+    if (heist__loop_debugs(loop)) return poll_watched(loop, timeout_ns, &woken) + woken;
     return poll_events(loop, timeout_ns, &woken) + woken;
 }
 

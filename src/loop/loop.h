@@ -17,6 +17,7 @@
 
 #include <heist/loop.h>
 
+#include "base/log.h"
 #include "conc/atomic.h"
 #include "conc/mpsc.h"
 #include "conc/mutex.h"
@@ -190,6 +191,18 @@ void heist__wait_timer_arm(struct heist__wait_timer *t, heist_loop *loop, struct
                            int code);
 /* Disarms; returns when nobody looks at it any more.  Any thread. */
 void heist__wait_timer_disarm(struct heist__wait_timer *t);
+
+/* ---- records ---- */
+
+static inline bool heist__loop_debugs(heist_loop *loop) {
+    return heist_unlikely(a_load_rlx(&loop->debug) & HEIST__DEBUG); /* rlx: a setting */
+}
+
+/* Debug mode: a record of what happens to this loop. */
+#define heist__loop_log(loop, ...)                                                                                     \
+    do {                                                                                                               \
+        if (heist__loop_debugs(loop)) heist__log(HEIST__LOG_DEBUG, __VA_ARGS__);                                       \
+    } while (0)
 
 /* ---- alarms ---- */
 

@@ -50,6 +50,7 @@ void heist__reg_end(struct heist__reg *r) {
     heist_loop *loop = r->loop;
     if (r->at) heist__fds_unlink(r); /* before the number is free for another */
     if (loop) {
+        heist__loop_log(loop, "loop %p: descriptor %d is closed", (void *)loop, r->fd);
         bool duplicate = r->polled != r->fd;
         /* The poller of a forked child is its parent's; a number that means another file may be another's there. */
         if (!heist__forked() && (duplicate || !r->forsaken)) heist__poller_del(&loop->poller, r->polled);
@@ -217,6 +218,7 @@ static int watch(struct heist__reg *r, heist_loop *loop, uint32_t events) {
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
     else
         r->loop = heist__loop_hold(loop);
+    heist__loop_log(loop, "loop %p: descriptor %d is watched%s", (void *)loop, r->fd, err ? ", in vain" : "");
     return err;
 }
 

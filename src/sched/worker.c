@@ -172,10 +172,12 @@ void heist__worker_enter(struct heist__worker *w) {
     w->self = self;
     heist__host_init(&w->host);
     if (!w->rt->alone) a_store_rel(&w->loop->running, HEIST__RUNS); /* rel: pairs with is_running; else run.c took it */
+    heist__loop_log(w->loop, "loop %p starts", (void *)w->loop);
 }
 
 void heist__worker_leave(struct heist__worker *w) {
     struct heist__self *self = heist__self();
+    heist__loop_log(w->loop, "loop %p stops", (void *)w->loop);
     if (self->stray.vars) heist__scope_forget(self);
     self->worker = NULL;
     self->loop = NULL;

@@ -1,6 +1,7 @@
 /* heist/inspect.h: where tasks stand, and who waits for whom.  Rows TASK-29, TASK-30 and DBG-02 to DBG-20. */
 #include "support/harness.h"
 
+#include <heist/debug.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -1088,6 +1089,47 @@ static void slow_steps_and_callbacks_are_reported_DBG_02(void **state) {
     harness_loop_end(loop);
 }
 
+static void keep_record(void *user, int level, const char *text, size_t length) {
+    struct record *r = user;
+    if (level == HEIST_LOG_DEBUG && text[length - 1] == '\n') record_add(r, "%s", text);
+}
+
+static int sleeps_and_connects(void *arg, void **out) {
+    heist_addr where;
+    heist_listener *l = NULL;
+    heist_conn *c = NULL, *s = NULL;
+    (void)arg, (void)out;
+    int err = heist_sleep(0.03);
+    if (!err) err = heist_addr_parse("127.0.0.1:0", &where);
+    if (!err) err = heist_listen(&where, NULL, &l);
+    if (!err) err = heist_listener_addr(l, &where);
+    if (!err) err = heist_connect(&where, HEIST_FOREVER, &c);
+    if (!err) err = heist_accept(l, HEIST_FOREVER, &s);
+    if (c) heist_conn_close(c);
+    if (s) heist_conn_close(s);
+    if (l) heist_listener_close(l);
+    return err;
+}
+
+static void loops_polls_and_connections_are_logged_at_debug_level_DBG_06(void **state) {
+    (void)state;
+    struct record record = RECORD_INIT;
+    heist_log_sink sink = {keep_record, &record}, none = {NULL, NULL};
+    assert_int_equal(heist_debug_set_log(&sink, HEIST_LOG_DEBUG), HEIST_LOG_WARNING);
+    for (int debug = 0; debug < 2; debug++) {
+        heist_loop *loop = harness_real_loop();
+        heist_loop_set_debug(loop, debug);
+        assert_int_equal(heist_loop_set_slow_callback_duration(loop, 0.01), 0);
+        assert_int_equal(heist_loop_run_coroutine(loop, sleeps_and_connects, NULL, NULL, NULL), 0);
+        harness_loop_end(loop);
+        static const char *const words[] = {" starts\n", " a poll took ", " is watched\n", " stops\n", " is closed\n"};
+        for (int i = 0; i < 5; i++) assert_int_equal(strstr(record_text(&record), words[i]) != NULL, debug);
+    }
+    assert_int_equal(heist_debug_set_log(&none, HEIST_LOG_DEBUG), -EINVAL);
+    assert_int_equal(heist_debug_set_log(NULL, HEIST_LOG_NONE + 1), -EINVAL);
+    assert_int_equal(heist_debug_set_log(NULL, HEIST_LOG_WARNING), HEIST_LOG_DEBUG);
+}
+
 /* ---- bad input, no memory ---- */
 
 static int no_memory_for_a_graph(void *arg, void **out) {
@@ -1179,6 +1221,7 @@ int main(void) {
         API_TEST(a_failure_that_somebody_saw_is_not_reported_DBG_08),
         API_TEST(a_loop_that_is_dropped_unclosed_is_reported_DBG_09),
         API_TEST(slow_steps_and_callbacks_are_reported_DBG_02),
+        API_TEST(loops_polls_and_connections_are_logged_at_debug_level_DBG_06),
         API_TEST(without_memory_it_says_so_and_leaves_nothing),
         API_TEST(bad_input_is_refused),
     };

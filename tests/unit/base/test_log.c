@@ -36,7 +36,7 @@ static void keep(void *user, int level, const char *text, size_t len) {
 static void the_sink_gets_the_whole_record_in_one_call(void **state) {
     (void)state;
     struct seen s = {0};
-    struct heist__log_sink sink = {keep, &s};
+    heist_log_sink sink = {keep, &s};
     assert_null(heist__log_set_sink(&sink));
     errno = ENOENT;
     heist__log(HEIST__LOG_ERROR, "worker %d: %s", 3, "stuck");
@@ -51,7 +51,7 @@ static void the_sink_gets_the_whole_record_in_one_call(void **state) {
 static void records_below_the_level_are_not_made(void **state) {
     (void)state;
     struct seen s = {0};
-    struct heist__log_sink sink = {keep, &s};
+    heist_log_sink sink = {keep, &s};
     heist__log_set_sink(&sink);
     heist__log(HEIST__LOG_INFO, "nobody reads this");
     assert_int_equal(s.calls, 0);
@@ -69,7 +69,7 @@ static void records_below_the_level_are_not_made(void **state) {
 static void a_long_record_is_cut_and_still_ends_in_a_newline(void **state) {
     (void)state;
     struct seen s = {0};
-    struct heist__log_sink sink = {keep, &s};
+    heist_log_sink sink = {keep, &s};
     char longer[3000];
     memset(longer, 'a', sizeof(longer) - 1);
     longer[sizeof(longer) - 1] = '\0';
