@@ -17,7 +17,7 @@
 /* How the connection ends: a code, or END for an orderly one. */
 enum { GOES_ON = 0, END = 1 };
 
-static void report(const char *what, int code) {
+static HEIST_NOINLINE void report(const char *what, int code) {
     heist_task *t = heist__self()->task;
     struct heist__failure *told = t->failure && t->failure->code == code ? t->failure : NULL;
     heist_report r = HEIST_REPORT_INIT;

@@ -68,7 +68,7 @@ static int note_shortage(heist_server *s) {
     return result;
 }
 
-static int pause_accepting(heist_server *s, const struct heist__server_socket *k, uint64_t departures, int code) {
+static HEIST_NOINLINE int pause_accepting(heist_server *s, const struct heist__server_socket *k, uint64_t departures, int code) {
     int news = note_shortage(s);
     if (news < 0) return news;
     if (news) {

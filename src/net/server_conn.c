@@ -36,7 +36,7 @@ static void note_peer(struct heist__served *c, heist_conn *conn) {
     if (!heist_conn_peer(conn, &addr) && addr.length <= sizeof(c->peer)) memcpy(&c->peer, &addr.storage, addr.length);
 }
 
-static void report(struct heist__served *c, const char *message, int code) {
+static HEIST_NOINLINE void report(struct heist__served *c, const char *message, int code) {
     heist_server *s = c->server;
     heist_task *t = heist__self()->task;
     struct heist__failure *told = t->failure && t->failure->code == code ? t->failure : NULL;
