@@ -96,6 +96,7 @@ void bench_accept(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);
 void bench_stream(const struct bench_args *args);
 void bench_echo_streams(const struct bench_args *args);
+void bench_files(const struct bench_args *args);
 void bench_generator(const struct bench_args *args);
 
 #endif

@@ -34,6 +34,7 @@ static const struct bench_workload workloads[] = {
     {"executor", 300000, bench_executor},
     {"accept", 50000, bench_accept},
     {"stream", 2048, bench_stream},
+    {"files", 200000, bench_files},
     {"echo", 18400, bench_echo},
     {"echo_streams", 18400, bench_echo_streams}, /* the other way to do echo: not in the list */
 };

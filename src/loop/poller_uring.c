@@ -21,9 +21,11 @@
  * at most.
  *
  * The kernel does a request's work on the thread that submitted it, between two instructions of its own if need be: a
- * blocking call that is not restarted (epoll_wait, recv with SO_RCVTIMEO) may return EINTR on that thread.  And a file
- * stays open until its cancelled request has ended, which that thread does too, at once unless it stands in the kernel
- * and cannot be interrupted. */
+ * blocking call that is not restarted (epoll_wait, recv with SO_RCVTIMEO) may return EINTR on that thread.  So only
+ * workers and waiters arm.  A plain thread leaves the node among those that are due, and submits an entry that does
+ * nothing: its completion ends the wait under way, and who waits arms.  And a file stays open until its cancelled
+ * request has ended, which the thread that armed it does too, at once unless it stands in the kernel and cannot be
+ * interrupted. */
 #include "loop/poller_uring.h"
 
 #include <errno.h>
@@ -67,6 +69,7 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 
 #else
 
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
 
@@ -74,11 +77,13 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 #include "base/list.h"
 #include "base/macros.h"
 #include "base/sys.h"
+#include "conc/self.h"
 #include "loop/ring.h"
 
 #define ENTRIES 64u
 #define COMPLETIONS 4096u
 #define RETRY_NS 5000000
+#define SPARES 8u /* so that a wait that needs a node seldom fails for want of memory */
 
 /* What a poll request is told of, whatever else stands in the events of the contract. */
 #define ASKED (HEIST__POLL_IN | HEIST__POLL_PRI | HEIST__POLL_OUT | HEIST__POLL_RDHUP)
@@ -93,7 +98,8 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 
 struct node {
     struct heist__link link; /* in nodes */
-    struct node *next;       /* in its bucket, while it is live */
+    struct heist__link due;  /* in due, when there is something to be tried again */
+    struct node *next;       /* in its bucket, while it is live; among the spares */
     int fd;
     dev_t device; /* with the inode: whether the number still means the file that was registered */
     ino_t inode;
@@ -111,10 +117,12 @@ struct node {
 struct heist__uring {
     struct heist__spin lock; /* guards all */
     struct heist__ring ring;
-    struct heist__link nodes;
+    struct heist__link nodes, due;
+    struct node *spare;
+    unsigned spares;
     struct node **bucket;
     size_t buckets, live; /* a power of two; the live nodes */
-    _Atomic(bool) debts;  /* something is to be tried again */
+    _Atomic(bool) debts;  /* something is due, or pushed and not handed over */
 };
 
 /* ---- the table of live nodes ---- */
@@ -155,47 +163,89 @@ static uint64_t user_data(struct node *n) {
     return (uint64_t)(uintptr_t)n | (uint64_t)(n->number & NUMBER_MASK) << ADDRESS_BITS;
 }
 
-/* The kernel's request as the node wants it, as far as there are entries: false, and it is tried again. */
-static bool settle(struct heist__uring *u, struct node *n) {
-    if (n->cancels) {
-        struct io_uring_sqe *e = entry(u);
-        if (!e) return false;
-        e->opcode = IORING_OP_ASYNC_CANCEL;
-        e->flags = IOSQE_CQE_SKIP_SUCCESS;
-        e->addr = user_data(n);
-        heist__ring_push(&u->ring);
-        n->cancels = n->armed = false;
-    }
-    if (n->wanted && !n->armed) {
-        struct io_uring_sqe *e = entry(u);
-        if (!e) return false;
-        n->number++;
-        e->opcode = IORING_OP_POLL_ADD;
-        e->fd = n->fd;
-        e->poll32_events = n->events & ASKED;
-        e->len = n->events & HEIST__POLL_ONESHOT && !n->noisy ? 0 : IORING_POLL_ADD_MULTI;
-        e->user_data = user_data(n);
-        heist__ring_push(&u->ring);
-        n->armed = true;
-        n->out++;
-    }
+static void owe(struct heist__uring *u, struct node *n) {
+    if (!heist__list_linked(&n->due)) heist__list_push_back(&u->due, &n->due);
+    a_store_rel(&u->debts, true); /* rel: pairs with the look in wait; the lock orders the rest */
+}
+
+static bool cancel(struct heist__uring *u, struct node *n) {
+    struct io_uring_sqe *e = entry(u);
+    if (!e) return false;
+    e->opcode = IORING_OP_ASYNC_CANCEL;
+    e->flags = IOSQE_CQE_SKIP_SUCCESS;
+    e->addr = user_data(n);
+    heist__ring_push(&u->ring);
+    n->cancels = n->armed = false;
     return true;
 }
 
-static void hand_over(struct heist__uring *u, bool settled) {
-    bool all = heist__ring_submit(&u->ring) == 0 && settled;
-    if (!all) a_store_rel(&u->debts, true); /* rel: pairs with the look in reap; the lock orders the rest */
+static bool arm(struct heist__uring *u, struct node *n) {
+    struct io_uring_sqe *e = entry(u);
+    if (!e) return false;
+    n->number++;
+    e->opcode = IORING_OP_POLL_ADD;
+    e->fd = n->fd;
+    e->poll32_events = n->events & ASKED;
+    e->len = n->events & HEIST__POLL_ONESHOT && !n->noisy ? 0 : IORING_POLL_ADD_MULTI;
+    e->user_data = user_data(n);
+    heist__ring_push(&u->ring);
+    n->armed = true;
+    n->out++;
+    return true;
 }
 
-static void settle_all(struct heist__uring *u) {
+/* The kernel's request as the node wants it; what has no room is due.  By a worker or a waiter. */
+static void settle(struct heist__uring *u, struct node *n) {
+    if ((n->cancels && !cancel(u, n)) || (n->wanted && !n->armed && !arm(u, n))) owe(u, n);
+}
+
+static void hand_over(struct heist__uring *u) {
+    if (heist__ring_submit(&u->ring)) a_store_rel(&u->debts, true); /* rel: as in owe */
+}
+
+/* By anybody, who goes on with other things. */
+static void settle_from(struct heist__uring *u, struct node *n) {
+    if (heist__self()->worker) {
+        settle(u, n);
+    } else {
+        if (n->cancels && !cancel(u, n)) owe(u, n);
+        if (n->wanted && !n->armed) {
+            owe(u, n);
+            struct io_uring_sqe *e = entry(u);
+            if (e) {
+                e->opcode = IORING_OP_NOP;
+                heist__ring_push(&u->ring);
+            }
+        }
+    }
+    hand_over(u);
+}
+
+static void settle_due(struct heist__uring *u) {
+    struct heist__link again, *l;
     a_store_rlx(&u->debts, false); /* rlx: under the lock */
-    bool settled = true;
-    struct heist__link *l;
-    heist__list_for_each(l, &u->nodes) settled &= settle(u, heist__list_entry(l, struct node, link));
-    hand_over(u, settled);
+    heist__list_init(&again);
+    heist__list_splice_back(&again, &u->due);
+    while ((l = heist__list_pop_front(&again))) settle(u, heist__list_entry(l, struct node, due));
+    hand_over(u);
 }
 
 /* ---- life ---- */
+
+static void spare(struct heist__uring *u, struct node *n) {
+    if (!n) return;
+    n->next = u->spare;
+    u->spare = n;
+    u->spares++;
+}
+
+/* Under the lock. */
+static void node_end(struct heist__uring *u, struct node *n) {
+    heist__list_remove(&n->due);
+    heist__list_remove(&n->link);
+    if (u->spares < SPARES) spare(u, n);
+    else heist__free(n);
+}
 
 int heist__uring_open(struct heist__poller *p) {
     if (heist__simulated()) return -ENOSYS; /* the simulator polls by itself */
@@ -211,6 +261,8 @@ int heist__uring_open(struct heist__poller *p) {
     }
     heist__spin_init(&u->lock);
     heist__list_init(&u->nodes);
+    heist__list_init(&u->due);
+    for (unsigned i = 0; i < SPARES; i++) spare(u, heist__alloc(sizeof(struct node)));
     p->fd = u->ring.fd;
     p->uring = u;
     return 0;
@@ -221,6 +273,11 @@ void heist__uring_close(struct heist__poller *p) {
     struct heist__link *l;
     heist__ring_close(&u->ring);
     while ((l = heist__list_pop_front(&u->nodes))) heist__free(heist__list_entry(l, struct node, link));
+    while (u->spare) {
+        struct node *n = u->spare;
+        u->spare = n->next;
+        heist__free(n);
+    }
     heist__free(u->bucket);
     heist__free(u);
 }
@@ -242,11 +299,6 @@ static int pollable(int fd, struct stat *st) {
     return err;
 }
 
-static void node_end(struct node *n) {
-    heist__list_remove(&n->link);
-    heist__free(n);
-}
-
 /* Under the lock: it tells nothing any more, and goes when the kernel has let go of it. */
 static void retire(struct heist__uring *u, struct node **at) {
     struct node *n = *at;
@@ -254,8 +306,8 @@ static void retire(struct heist__uring *u, struct node **at) {
     u->live--;
     n->live = n->wanted = false;
     n->cancels |= n->armed;
-    hand_over(u, settle(u, n));
-    if (!n->out) node_end(n);
+    settle_from(u, n);
+    if (!n->out) node_end(u, n);
 }
 
 /* The number was closed without del, and means another file.  (Files without an inode of their own look alike.) */
@@ -267,30 +319,37 @@ int heist__uring_add(struct heist__uring *u, int fd, uint32_t events, uint64_t d
     struct stat st;
     int err = pollable(fd, &st);
     if (err) return err;
-    struct node *n = heist__zalloc(sizeof(*n));
-    if (!n) return -ENOMEM;
-    n->fd = fd;
-    n->device = st.st_dev;
-    n->inode = st.st_ino;
-    n->events = events;
-    n->data = data;
-    n->live = n->wanted = true;
+    struct node *fresh = heist__alloc(sizeof(*fresh));
     heist__spin_lock(&u->lock);
+    spare(u, fresh);
     struct node **at = place(u, fd);
     if (*at && is_stale(*at, &st)) {
         retire(u, at);
         at = place(u, fd);
     }
-    bool taken = *at != NULL;
-    if (!taken) {
-        *at = n;
+    struct node *n = u->spare;
+    err = *at ? -EEXIST : n ? 0 : -ENOMEM;
+    if (n) {
+        u->spare = n->next;
+        u->spares--;
+    }
+    if (!err) {
+        memset(n, 0, sizeof(*n));
+        n->fd = fd;
+        n->device = st.st_dev;
+        n->inode = st.st_ino;
+        n->events = events;
+        n->data = data;
+        n->live = n->wanted = true;
+        heist__list_init(&n->due);
         heist__list_push_back(&u->nodes, &n->link);
+        *at = n;
         if (++u->live > u->buckets) grow(u);
-        hand_over(u, settle(u, n));
+        settle_from(u, n);
     }
     heist__spin_unlock(&u->lock);
-    if (taken) heist__free(n);
-    return taken ? -EEXIST : 0;
+    if (err) heist__free(n);
+    return err;
 }
 
 int heist__uring_mod(struct heist__uring *u, int fd, uint32_t events, uint64_t data) {
@@ -307,7 +366,7 @@ int heist__uring_mod(struct heist__uring *u, int fd, uint32_t events, uint64_t d
         n->data = data;
         n->wanted = true;
         n->cancels |= n->armed;
-        hand_over(u, settle(u, n));
+        settle_from(u, n);
     }
     heist__spin_unlock(&u->lock);
     return err ? err : n ? 0 : -ENOENT;
@@ -343,8 +402,8 @@ static uint32_t events_of(struct heist__uring *u, struct node *n, const struct i
         return events;
     }
     if (!c->res || c->res == -ECANCELED) return 0;
-    if (c->res == -ENOMEM || c->res == -EAGAIN) { /* later */
-        a_store_rel(&u->debts, true);             /* rel: as in hand_over */
+    if (c->res == -ENOMEM || c->res == -EAGAIN) {
+        owe(u, n); /* later */
         return 0;
     }
     n->wanted = false; /* the descriptor itself: whoever waits tries, and meets it */
@@ -372,13 +431,12 @@ static bool take(struct heist__uring *u, const struct io_uring_cqe *c, struct he
                 n->cancels = n->armed;
             }
         }
-        if ((last && n->wanted) || n->cancels) {
-            if (a_load_rlx(&u->debts) || !settle(u, n)) /* rlx: under the lock */
-                a_store_rel(&u->debts, true);           /* rel: as in hand_over */
+        if (((last && n->wanted) || n->cancels) && !heist__list_linked(&n->due)) {
+            settle(u, n);
             *again = true;
         }
     }
-    if (!n->live && !n->out) node_end(n);
+    if (!n->live && !n->out) node_end(u, n);
     return told;
 }
 
@@ -389,8 +447,8 @@ static int reap(struct heist__uring *u, struct heist__poll_event *events, int ma
     heist__spin_lock(&u->lock);
     bool owed = a_load_rlx(&u->debts); /* rlx: under the lock */
     while (count < max && heist__ring_take(&u->ring, &c)) count += take(u, &c, &events[count], &again);
-    if (owed) settle_all(u);
-    else if (again) hand_over(u, true);
+    if (owed) settle_due(u);
+    else if (again) hand_over(u);
     heist__spin_unlock(&u->lock);
     return count;
 }
@@ -400,10 +458,11 @@ int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, 
     if (timeout_ns > 0 && deadline < 0) deadline = INT64_MAX;
     if (max > HEIST__POLL_MAX) max = HEIST__POLL_MAX;
     for (;;) {
-        bool debts = a_load_acq(&u->debts); /* acq: pairs with hand_over */
+        bool debts = a_load_acq(&u->debts); /* acq: pairs with owe and hand_over */
         if (heist_unlikely(heist__ring_overflown(&u->ring))) (void)heist__ring_wait(&u->ring, 0);
         if (heist__ring_ready(&u->ring) || debts) {
             int count = reap(u, events, max);
+            if (!count && debts) count = reap(u, events, max); /* what was armed just now, and is ready */
             if (count) return count;
         }
         if (!left) return 0;
@@ -430,7 +489,7 @@ int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from,
         *e = *from;
         e->user_data = (uint64_t)(uintptr_t)op | OP_TAG;
         heist__ring_push(&u->ring);
-        hand_over(u, true); /* late is good enough */
+        hand_over(u); /* late is good enough */
         err = 0;
     }
     heist__spin_unlock(&u->lock);
@@ -445,7 +504,7 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) {
         e->flags = IOSQE_CQE_SKIP_SUCCESS;
         e->addr = (uint64_t)(uintptr_t)op | OP_TAG;
         heist__ring_push(&u->ring);
-        hand_over(u, true);
+        hand_over(u);
     }
     heist__spin_unlock(&u->lock);
 }
