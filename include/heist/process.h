@@ -14,7 +14,7 @@
 #define HEIST_PROCESS_H
 
 #include <heist/base.h>
-#include <heist/net.h>
+#include <heist/stream.h>
 #include <sys/types.h>
 
 HEIST_BEGIN_DECLS
@@ -37,13 +37,14 @@ typedef struct heist_process_options {
     const char *cwd;       /* NULL: that of this process */
     const int *pass_fds;   /* more descriptors for the child, under the same numbers (3 and above) */
     size_t pass_fds_count;
+    const heist_stream_options *stream; /* of the pipes; NULL: the defaults */
 } heist_process_options;
 #define HEIST_PROCESS_GROUP 0x1u          /* the leader of a new process group */
 #define HEIST_PROCESS_SESSION 0x2u        /* the leader of a new session, and so of a group */
 #define HEIST_PROCESS_KEEP_FDS 0x4u       /* inherits whatever has no close-on-exec flag, as exec does */
 #define HEIST_PROCESS_KILL_ON_CANCEL 0x8u /* killed when a wait, communicate or stop for it ends with -ECANCELED */
 #define HEIST_PROCESS_KILL_ON_DROP 0x10u  /* killed when the last reference goes */
-#define HEIST_PROCESS_OPTIONS_INIT {sizeof(heist_process_options), 0, 0, 0, 0, NULL, NULL, NULL, 0}
+#define HEIST_PROCESS_OPTIONS_INIT {sizeof(heist_process_options), 0, 0, 0, 0, NULL, NULL, NULL, 0, NULL}
 
 /* Starts argv[0], looked for in PATH (that of opts.env, if given) unless it has a slash, with the arguments argv, which
  * ends with NULL.  Returns when the new program has begun, or could not.  What is given is borrowed for the call.
@@ -92,11 +93,12 @@ HEIST_API int heist_process_stop(heist_process *p, double grace, int *code);
 /* ---- pipes ---- */
 
 /* The other ends of its pipes, NULL where there is none: standard input to write to, the other two to read.  Borrowed from
- * the handle.  What the child wrote can be read after its end too.  close_stdin: the child reads the end.
+ * the handle, whose last unref closes them; heist_stream_ref keeps one longer.  What the child wrote can be read after its
+ * end too.  close_stdin: when what was written has gone out, the child reads the end.
  * Context: any.  Suspends: never. */
-HEIST_API heist_conn *heist_process_stdin(heist_process *p);
-HEIST_API heist_conn *heist_process_stdout(heist_process *p);
-HEIST_API heist_conn *heist_process_stderr(heist_process *p);
+HEIST_API heist_stream *heist_process_stdin(heist_process *p);
+HEIST_API heist_stream *heist_process_stdout(heist_process *p);
+HEIST_API heist_stream *heist_process_stderr(heist_process *p);
 HEIST_API int heist_process_close_stdin(heist_process *p);
 
 /* What communicate gives: NULL where there is no pipe, else terminated by a zero byte that is not counted. */
@@ -114,7 +116,7 @@ typedef struct heist_process_output {
  * Context: task.  Suspends: may.
  * Ownership: what is in *out is the caller's, ended by output_free.  The input is borrowed for the call.
  * Errors: -ETIMEDOUT, -ECANCELED, -ENOMEM, -EBUSY (another communicate, or a reader or writer, is under way), -ECHILD,
- * -EINVAL (also an input without a pipe), HEIST_ENOTINCORO. */
+ * -EINVAL (also an input without a pipe), HEIST_ECLOSED (a pipe was closed here meanwhile), HEIST_ENOTINCORO. */
 HEIST_API int heist_process_communicate(heist_process *p, const void *input, size_t input_size, double deadline,
                                         heist_process_output *out);
 HEIST_API void heist_process_output_free(heist_process_output *out);

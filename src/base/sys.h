@@ -371,13 +371,6 @@ static inline int heist__sys_pipe(int ends[2]) {
     HEIST__SYS_ANSWER(int, pipe2(ends, O_CLOEXEC));
 }
 
-/* fn(arg) in a child that borrows this memory, on the stack that ends at `top`, while this thread stands still.  The
- * child's number; *pidfd its descriptor. */
-static inline int heist__sys_vfork(int (*fn)(void *), void *top, void *arg, int *pidfd) {
-    HEIST_SYS_POINT("clone", -1);
-    HEIST__SYS_ANSWER(int, clone(fn, top, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, arg, pidfd));
-}
-
 /* 1: ended, and taken; 0: it runs, and `options` said not to wait; -ECHILD: somebody else took it. */
 static inline int heist__sys_waitid(int pidfd, siginfo_t *info, int options) {
     HEIST_SYS_POINT("waitid", pidfd);

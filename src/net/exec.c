@@ -25,6 +25,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "arch/vfork.h"
 #include "base/alloc.h"
 #include "base/macros.h"
 #include "base/sys.h"
@@ -164,8 +165,7 @@ IN_CHILD static int child_main(void *arg) {
     int err = become(c);
     c->failed = err;
     if (c->pipe[1] >= 0) (void)!syscall(SYS_write, c->pipe[1], &err, sizeof(err));
-    syscall(SYS_exit_group, 127);
-    return err; /* never */
+    return 127;
 }
 
 /* ---- the parent ---- */
@@ -188,12 +188,18 @@ static int hear(int fd) {
     return n == (ssize_t)sizeof(err) ? err : n < 0 ? (int)n : 0;
 }
 
+static int make_child(struct child *c, void *stack, int *pidfd) {
+    HEIST_SYS_POINT("clone", -1);
+    unsigned long flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+    return (int)heist__vfork(child_main, (char *)stack + CHILD_STACK, flags, c, pidfd);
+}
+
 static int start(struct child *c, void *stack, pid_t *pid, int *pidfd) {
     sigset_t all, before;
     sigfillset(&all);
     int fd = -1, err = pthread_sigmask(SIG_SETMASK, &all, &before);
     if (err) return -err;
-    int answer = heist__sys_vfork(child_main, (char *)stack + CHILD_STACK, c, &fd);
+    int answer = make_child(c, stack, &fd);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (c->pipe[1] >= 0) heist__sys_close(c->pipe[1]);
     if (answer < 0) return answer == -EINVAL ? -ENOSYS : answer;

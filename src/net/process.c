@@ -48,6 +48,16 @@ static void drop(heist_process *p) {
     heist__free(p);
 }
 
+enum { WATCHED, ORPHAN, ENDED };
+static int state_of(heist_process *p) { return p->reaped ? ENDED : p->reg ? WATCHED : ORPHAN; }
+
+static int look(heist_process *p) {
+    heist__spin_lock(&p->lock);
+    int state = state_of(p);
+    heist__spin_unlock(&p->lock);
+    return state;
+}
+
 static void hold(heist_process *p) { a_add_rlx(&p->refs, 1); /* rlx: the caller holds one */ }
 
 /* ---- the end of a child ---- */
@@ -196,8 +206,21 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
+/* Our end of a pipe: *ours, or a code and it is closed. */
+static int open_pipe(int fd, const heist_stream_options *opts, heist_stream **ours) {
+    heist_conn *c;
+    int err = heist_conn_open(fd, &c);
+    if (err) {
+        heist__sys_close(fd);
+        return err;
+    }
+    err = heist_stream_from_conn(c, opts, ours);
+    if (err) heist_conn_close(c);
+    return err;
+}
+
 /* What the child gets for stream i: *theirs (to be closed here, or -1), and our end of a pipe. */
-static int open_stream(int what, int i, int *becomes, int *theirs, heist_conn **ours) {
+static int open_stream(int what, int i, const heist_stream_options *opts, int *becomes, int *theirs, heist_stream **ours) {
     if (what > 0) *becomes = what - 1;
     if (what == HEIST_PROCESS_STDOUT) *becomes = HEIST__EXEC_AS_STDOUT;
     if (what == HEIST_PROCESS_NULL) {
@@ -208,23 +231,26 @@ static int open_stream(int what, int i, int *becomes, int *theirs, heist_conn **
     if (what != HEIST_PROCESS_PIPE) return 0;
     int ends[2], err = heist__sys_pipe(ends);
     if (err) return err;
-    int mine = ends[i == 0];
     *becomes = *theirs = ends[i != 0];
-    err = heist_conn_open(mine, ours);
-    if (err) heist__sys_close(mine);
-    return err;
+    return open_pipe(ends[i == 0], opts, ours);
 }
 
-static void close_pipes(heist_process *p) {
+/* What was written is sent, if there is anybody to read it. */
+static void close_pipes(heist_process *p, bool send) {
     for (int i = 0; i < 3; i++) {
-        heist_conn_close(p->pipes[i]);
+        if (send && i == 0)
+            heist_stream_close(p->pipes[i]);
+        else
+            heist_stream_abort(p->pipes[i]);
+        heist_stream_unref(p->pipes[i]);
         p->pipes[i] = NULL;
     }
 }
 
-static int start(heist_process *p, struct heist__exec *e, const int what[3], struct heist__reg *reg) {
+static int start(heist_process *p, struct heist__exec *e, const int what[3], const heist_stream_options *opts,
+                 struct heist__reg *reg) {
     int theirs[3] = {-1, -1, -1}, err = 0;
-    for (int i = 0; i < 3 && !err; i++) err = open_stream(what[i], i, &e->fds[i], &theirs[i], &p->pipes[i]);
+    for (int i = 0; i < 3 && !err; i++) err = open_stream(what[i], i, opts, &e->fds[i], &theirs[i], &p->pipes[i]);
     if (!err) {
         heist_loop *loop = heist__self()->loop->home;
         heist_blocking_begin(); /* until the exec; what stands behind this task goes on elsewhere */
@@ -253,24 +279,24 @@ static int start(heist_process *p, struct heist__exec *e, const int what[3], str
     return err;
 }
 
-static int create(struct heist__exec *e, unsigned flags, const int what[3], heist_process **out) {
+static int create(struct heist__exec *e, const heist_process_options *o, heist_process **out) {
+    const int what[3] = {o->stdin_is, o->stdout_is, o->stderr_is};
     heist_process *p = heist__zalloc(sizeof(*p));
     if (!p) return -ENOMEM;
     heist__list_init(&p->link);
     heist__spin_init(&p->lock);
     a_store_rlx(&p->users, 1); /* rlx: published by *out */
     a_store_rlx(&p->refs, 1);
-    p->flags = flags;
+    p->flags = o->flags;
     p->pidfd = -1;
     struct heist__reg *reg = new_watch(p);
-    int err = reg ? start(p, e, what, reg) : -ENOMEM;
+    int err = reg ? start(p, e, what, o->stream, reg) : -ENOMEM;
     if (err) {
-        close_pipes(p);
+        close_pipes(p, false);
         if (reg) heist__reg_close(reg);
         drop(p);
         return err;
     }
-    p->had_stdin = p->pipes[0] != NULL;
     *out = p;
     return 0;
 }
@@ -295,7 +321,6 @@ int heist_create_subprocess_exec(char *const argv[], const heist_process_options
     int err = heist__fd_entry();
     if (err) return err;
     const heist_process_options *o = opts ? opts : &defaults;
-    const int what[3] = {o->stdin_is, o->stdout_is, o->stderr_is};
     struct heist__exec e = {
         .argv = argv,
         .env = o->env ? o->env : environ,
@@ -310,7 +335,7 @@ int heist_create_subprocess_exec(char *const argv[], const heist_process_options
     /* Set once for good; a closing loop that reads it before has no children. */
     if (!a_load_acq(&heist__loop_shut_hook)) a_store_rel(&heist__loop_shut_hook, on_loop_shut); /* acq, rel: with shut */
     sweep();
-    err = create(&e, o->flags, what, out);
+    err = create(&e, o, out);
     heist__fd_skipped();
     return err;
 }
@@ -333,7 +358,7 @@ void heist_process_unref(heist_process *p) {
     if (!p || heist__forked()) return;         /* a child's copy is the parent's */
     if (a_sub_ar(&p->users, 1) != 1) return; /* ar: as every last reference */
     if (p->flags & HEIST_PROCESS_KILL_ON_DROP) heist__process_end(p);
-    close_pipes(p);
+    close_pipes(p, look(p) != ENDED);
     drop(p);
 }
 
@@ -393,15 +418,12 @@ struct waiting {
     heist_process *p;
 };
 
-/* 0: it is to be waited for; 1: nobody watches it; 2: it has ended. */
-static int state_of(heist_process *p) { return p->reaped ? 2 : p->reg ? 0 : 1; }
-
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
     struct waiting *w = heist_container_of(wait, struct waiting, wait);
     heist__spin_lock(&w->p->lock);
     wait->code = 0;
-    bool waits = state_of(w->p) == 0;
+    bool waits = state_of(w->p) == WATCHED;
     if (waits) {
         w->node.park = wait->park;
         heist__waitq_link(&w->p->waiters, &w->node);
@@ -417,18 +439,11 @@ static void withdraw(struct heist__wait *wait) {
     heist__spin_unlock(&w->p->lock);
 }
 
-static int look(heist_process *p) {
-    heist__spin_lock(&p->lock);
-    int state = state_of(p);
-    heist__spin_unlock(&p->lock);
-    return state;
-}
-
 static int wait_for_end(heist_process *p, int64_t until) {
     for (;;) {
         int state = look(p), err = 0;
-        if (state == 2) return 0;
-        if (state == 1) err = watch_again(p, heist__self());
+        if (state == ENDED) return 0;
+        if (state == ORPHAN) err = watch_again(p, heist__self());
         if (err) return err;
         struct waiting w;
         w.p = p;
@@ -466,7 +481,7 @@ int heist_process_wait(heist_process *p, double deadline, int *code) {
 int heist_process_returncode(heist_process *p, int *code) {
     if (!p) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    return look(p) == 2 ? outcome(p, code) : HEIST_EINVALSTATE;
+    return look(p) == ENDED ? outcome(p, code) : HEIST_EINVALSTATE;
 }
 
 int heist_process_stop(heist_process *p, double grace, int *code) {
@@ -484,14 +499,10 @@ int heist_process_stop(heist_process *p, double grace, int *code) {
 int heist_process_close_stdin(heist_process *p) {
     if (!p) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    heist__spin_lock(&p->lock);
-    heist_conn *c = p->pipes[0];
-    p->pipes[0] = NULL;
-    heist__spin_unlock(&p->lock);
-    heist_conn_close(c);
+    heist_stream_close(p->pipes[0]);
     return 0;
 }
 
-heist_conn *heist_process_stdin(heist_process *p) { return p ? p->pipes[0] : NULL; }
-heist_conn *heist_process_stdout(heist_process *p) { return p ? p->pipes[1] : NULL; }
-heist_conn *heist_process_stderr(heist_process *p) { return p ? p->pipes[2] : NULL; }
+heist_stream *heist_process_stdin(heist_process *p) { return p ? p->pipes[0] : NULL; }
+heist_stream *heist_process_stdout(heist_process *p) { return p ? p->pipes[1] : NULL; }
+heist_stream *heist_process_stderr(heist_process *p) { return p ? p->pipes[2] : NULL; }

@@ -32,8 +32,7 @@ struct heist_process {
     _Atomic(int) users, refs;
     pid_t pid;
     unsigned flags;
-    bool had_stdin;
-    heist_conn *pipes[3]; /* our ends; NULL: none, or closed */
+    heist_stream *pipes[3]; /* our ends, until the last user has gone; NULL: none */
 
     struct heist__spin lock; /* of what follows */
     int pidfd;

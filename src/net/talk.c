@@ -16,6 +16,7 @@
 #include "net/process.h"
 
 #define FIRST_ROOM ((size_t)8192)
+#define CHUNK ((size_t)64 * 1024)
 
 void heist__talk_free(struct heist__talk *t) {
     for (int i = 0; i < 2; i++) heist__free(t->outlets[i].data);
@@ -34,13 +35,15 @@ static int feed(struct part *part) {
     struct heist__talk *t = &p->talk;
     int err = 0;
     while (!err && t->fed < part->size) {
-        size_t written = 0;
-        err = heist_conn_write(p->pipes[0], part->input + t->fed, part->size - t->fed, HEIST_FOREVER, &written);
-        t->fed += written;
+        size_t left = part->size - t->fed, n = left < CHUNK ? left : CHUNK;
+        err = heist_stream_write(p->pipes[0], part->input + t->fed, n);
+        if (err) break;
+        t->fed += n; /* it is the stream's, also if the wait is cancelled */
+        err = heist_stream_drain(p->pipes[0]);
     }
     if (err && err != -EPIPE && err != -ECONNRESET) return err; /* it need not read what it is told */
     t->fed_all = true;
-    heist_process_close_stdin(p);
+    heist_stream_close(p->pipes[0]);
     return 0;
 }
 
@@ -60,7 +63,7 @@ static int drain(struct part *part) {
     while (!o->ended) {
         int err = grow(o);
         if (err) return err;
-        ptrdiff_t n = heist_conn_read(part->p->pipes[part->stream], o->data + o->size, o->room - o->size - 1, HEIST_FOREVER);
+        ptrdiff_t n = heist_stream_read(part->p->pipes[part->stream], o->data + o->size, o->room - o->size - 1);
         if (n < 0) return (int)n;
         o->ended = n == 0;
         o->size += (size_t)n;
@@ -128,7 +131,7 @@ int heist_process_communicate(heist_process *p, const void *input, size_t input_
     if (!p || !out || isnan(deadline) || (!input && input_size) || !heist__options_ok(out, sizeof(*out))) return -EINVAL;
     int err = heist__fd_entry();
     if (err) return heist__process_cancelled(p, err);
-    if (input_size && !p->had_stdin) return -EINVAL;
+    if (input_size && !p->pipes[0]) return -EINVAL;
     if (a_xchg_ar(&p->talk.busy, 1)) return -EBUSY; /* ar: what the last one reached is seen by the next */
     int code = 0;
     err = all_parts(p, input, input_size, deadline);
