@@ -1,6 +1,6 @@
 # Parts of heist that stand on a package of their own: a library each, beside the core.
 #
-# heist_part(NAME PACKAGE <of pkg-config> DESCRIPTION <text>) makes of src/NAME/ and include/heist/NAME.h
+# heist_part(NAME PACKAGE <of pkg-config, with >=version> DESCRIPTION <text>) makes of src/NAME/ and include/heist/NAME.h
 #   libheist-NAME.so (target heist_NAME, installed as heist::NAME), libheist-NAME.a (heist_NAME_static),
 #   heist-NAME.pc, and the component NAME of find_package(heist).
 # Where the package is missing the part is left out, and with it its header, tests, examples and programs.
@@ -41,6 +41,7 @@ function(heist_part name)
 
     set(heist_part_name ${name})
     set(heist_part_package ${arg_PACKAGE})
+    string(REPLACE ">=" " >= " heist_part_requires "${arg_PACKAGE}")
     set(heist_part_description "${arg_DESCRIPTION}")
     configure_file(cmake/heist-part.pc.in heist-${name}.pc @ONLY)
     configure_file(cmake/heist-part.cmake.in heist_${name}.cmake @ONLY)

@@ -8,8 +8,9 @@
  * Usual is one for a runtime: heist_dns_new in main, heist_dns_install, heist_dns_unref; then heist_getaddrinfo,
  * heist_getnameinfo and what stands on them ask it, and it goes with the runtime.
  *
- * The loop's callbacks drive it: while a task or callback holds that loop's worker, answers wait.  The time limits of
- * its queries are the machine's, also in a runtime with virtual time. */
+ * The loop's callbacks drive it: while a task or callback holds that loop's worker, answers wait.  Its queries take the
+ * machine's time, and a loop with virtual time does not stand still for them, but looks again and again and lets its
+ * clock run on: there, give the runtime a resolver of your own that answers from a table. */
 #ifndef HEIST_DNS_H
 #define HEIST_DNS_H
 
@@ -30,7 +31,8 @@ typedef struct heist_dns_options {
     size_t size;
     unsigned flags;            /* HEIST_DNS_…; an unknown flag is -EINVAL */
     int tries;                 /* how often each server is asked; 0: 3 */
-    double timeout;            /* seconds that the first try waits, doubled each time round; 0: 2 s */
+    double timeout;            /* seconds that the first try waits, doubled each time round; 0: 2 s.  Over TCP, where
+                                * nothing is lost on the way, there is one try on a connection */
     const char *servers;       /* "192.0.2.1,[2001:db8::1]:5353"; NULL: those of /etc/resolv.conf */
     heist_loop *loop;          /* which drives it; NULL: the running one */
     size_t cache_entries;      /* answers that are kept for as long as they allow; 0: none */
@@ -39,7 +41,7 @@ typedef struct heist_dns_options {
 } heist_dns_options;
 #define HEIST_DNS_OPTIONS_INIT {sizeof(heist_dns_options), 0, 0, 0, NULL, NULL, 0, 0, 0}
 
-/* Reads the system's settings.
+/* Reads the system's settings, once.
  * Context: any; without a loop in opts: task or callback.  Suspends: never.  Ownership: *out is one reference; it
  * keeps the loop's memory (a runtime that is dropped with a resolver of its own still installed, and never closed, is
  * not freed).

@@ -105,7 +105,7 @@ static heist_handle *settle(heist_dns *d) {
     double when = heist_loop_time(d->loop) + (double)left->tv_sec + (double)left->tv_usec * 1e-6 + 0.001;
     if (d->tick && d->tick->when <= when) return NULL;
     heist_handle *old = tick_detach(d);
-    if (tick_arm(d, when)) ares_cancel(d->channel);
+    if (tick_arm(d, when)) ares_cancel(d->channel); /* NOLINT: the caller holds a reference */
     return old;
 }
 

@@ -109,7 +109,8 @@ static void drop_kept(heist_dns *d, struct heist__dns_query *q) {
 
 void heist__dns_forget(heist_dns *d) {
     pthread_mutex_lock(&d->lock);
-    while (!heist__list_empty(&d->kept)) drop_kept(d, heist__list_entry(d->kept.next, struct heist__dns_query, link));
+    while (!heist__list_empty(&d->kept)) /* NOLINT, as below: what is dropped is taken out first */
+        drop_kept(d, heist__list_entry(d->kept.next, struct heist__dns_query, link)); /* NOLINT */
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -143,7 +144,7 @@ void heist__dns_finish(struct heist__dns_query *q, int code, struct heist__dns_a
         heist__list_push_back(&d->kept, &q->link);
         d->kept_count++;
         while (d->kept_count > d->cache_entries)
-            drop_kept(d, heist__list_entry(d->kept.next, struct heist__dns_query, link));
+            drop_kept(d, heist__list_entry(d->kept.next, struct heist__dns_query, link)); /* NOLINT */
     } else {
         query_free(q);
     }
@@ -245,7 +246,7 @@ static void pointer_name(const heist_addr *addr, char *out, size_t size) {
         *out++ = digits[b[i] >> 4];
         *out++ = '.';
     }
-    strcpy(out, "ip6.arpa");
+    memcpy(out, "ip6.arpa", sizeof("ip6.arpa"));
 }
 
 /* c-ares' own call for this takes every failure of the servers for a name that does not exist. */
@@ -358,7 +359,9 @@ int heist_dns_lookup(heist_dns *d, const char *host, int family, unsigned flags,
     size_t length = strlen(host);
     if (!length || length > NAME_MAX_BYTES) return HEIST_ENONAME;
     char name[NAME_MAX_BYTES + 1];
-    for (size_t i = 0; i <= length; i++) name[i] = (char)(host[i] >= 'A' && host[i] <= 'Z' ? host[i] + 32 : host[i]);
+    memcpy(name, host, length + 1);
+    for (size_t i = 0; i < length; i++)
+        if (name[i] >= 'A' && name[i] <= 'Z') name[i] = (char)(name[i] + ('a' - 'A'));
     struct call c = {name, NULL, family, deadline};
     struct heist__dns_answer *a = NULL;
     int err = ask_and_wait(d, &c, &a);

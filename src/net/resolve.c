@@ -223,7 +223,7 @@ static void tell_if_slow(int64_t since, const char *name, const char *service) {
     char text[300];
     snprintf(text, sizeof(text), service && *service ? "%.255s:%.32s" : "%.255s", name, service);
     char *kept = heist__alloc(strlen(text) + 1);
-    if (kept) strcpy(kept, text);
+    if (kept) memcpy(kept, text, strlen(text) + 1);
     heist_report report = HEIST_REPORT_INIT;
     report.message = "a name look-up was slow";
     report.seconds = heist__seconds_from_ns(took);

