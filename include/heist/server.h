@@ -38,7 +38,8 @@ typedef int (*heist_serve_fn)(heist_stream *stream, void *user);
 #define HEIST_SERVER_KEEP 1
 
 /* Makes the stream of an accepted connection, first of all in its task; may suspend (a TLS handshake, say).
- * Ownership: the connection is the stream's on success; on failure the server closes it, and reports the code. */
+ * Ownership: the connection is the function's, which makes it the stream's, or closes it when it fails; the code is then
+ * reported. */
 typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out);
 
 #define HEIST_SERVER_PAUSED 0x1u    /* bound, but listens only after start_serving or serve_forever */

@@ -27,6 +27,7 @@
 #define HEIST_TLS_H
 
 #include <heist/base.h>
+#include <heist/server.h>
 #include <heist/stream.h>
 
 /* What libheist-tls exports. */
@@ -135,6 +136,18 @@ HEIST_TLS_API int heist_tls_wrap(heist_stream *plain, heist_tls_context *ctx, co
 HEIST_TLS_API int heist_open_tls_connection(const char *host, const char *port, heist_tls_context *ctx,
                                             const heist_open_options *open_opts, const heist_tls_stream_options *opts,
                                             heist_stream **out) HEIST_NODISCARD;
+
+/* heist_start_server whose connections greet first: the handler gets a TLS stream, in its task, when the handshake is
+ * done.  A handshake that fails is reported as a connection that could not be opened.  For other kinds of servers:
+ * heist_tls_open is a heist_server_open_fn whose user is a server's context, with the defaults of the options.
+ * tls (NULL: defaults): no server_hostname; its stream options are those of server_opts.  server_opts->open must be
+ * unset. Context: task.  Suspends: may.  Ownership: the server holds a reference to ctx; the rest as
+ * heist_start_server. Errors: as heist_start_server, -EINVAL, -ENOMEM. */
+HEIST_TLS_API int heist_start_tls_server(heist_serve_fn handler, void *user, const char *host, const char *port,
+                                         heist_tls_context *ctx, const heist_tls_stream_options *tls,
+                                         const heist_server_options *server_opts, heist_server **out);
+HEIST_TLS_API int heist_tls_open(heist_conn *conn, const heist_stream_options *opts, void *ctx,
+                                 heist_stream **out) HEIST_NODISCARD;
 
 /* Why the last failed call of this header on this thread failed, in words; "" when there was none.  To be read at once,
  * before anything that may suspend: it belongs to the thread.

@@ -68,9 +68,10 @@ static HEIST_NOINLINE void report(struct heist__served *c, const char *message, 
 static int open_stream(struct heist__served *c) {
     heist_server *s = c->server;
     heist_stream *stream = NULL;
-    int err = s->opts.open(c->conn, s->opts.stream, s->opts.open_user, &stream);
+    heist_conn *conn = c->conn;
+    c->conn = NULL; /* the function's, whatever comes of it */
+    int err = s->opts.open(conn, s->opts.stream, s->opts.open_user, &stream);
     if (err) return err;
-    c->conn = NULL;
     apply(stream, NULL, install(c, NULL, stream));
     return 0;
 }

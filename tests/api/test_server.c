@@ -1396,11 +1396,15 @@ struct opening {
 
 static int open_it(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out) {
     struct opening *o = user;
-    if (o->mode == 1) return heist_fail(-EACCES, "not you");
+    int err = 0;
+    if (o->mode == 1) err = heist_fail(-EACCES, "not you");
     if (o->mode == 2) {
         o->waiting = 1;
-        int err = heist_sleep(3600);
-        if (err < 0) return err;
+        err = heist_sleep(3600);
+    }
+    if (err < 0) {
+        heist_conn_close(conn);
+        return err;
     }
     o->opened += opts && opts->limit == 77;
     return heist_stream_from_conn(conn, opts, out);

@@ -1144,7 +1144,89 @@ static void many_connections_share_two_contexts(void **state) {
     heist_tls_context_unref(c.client);
 }
 
+/* ---- servers ---- */
+
+struct served {
+    heist_tls_context *server, *client;
+    _Atomic(int) greeted;
+    char heard[64];
+    int refused, misused;
+};
+
+static int greet_guest(heist_stream *s, void *user) {
+    struct served *d = user;
+    char line[64];
+    d->greeted++;
+    int err = read_line(s, line, sizeof line);
+    if (!err) err = heist_stream_write(s, line, strlen(line));
+    return err ? err : heist_stream_write(s, " indeed\n", 8);
+}
+
+static int visit_server(struct served *d, const char *port, const char *name, char *heard, size_t size) {
+    heist_tls_stream_options o = HEIST_TLS_STREAM_OPTIONS_INIT;
+    heist_stream *s;
+    o.server_hostname = name;
+    int err = heist_open_tls_connection("127.0.0.1", port, d->client, NULL, &o, &s);
+    if (err) return err;
+    err = write_text(s, "good morning\n");
+    if (!err) err = read_line(s, heard, size);
+    int end = stream_end(&s);
+    return err ? err : end;
+}
+
+static int served_main(void *arg, void **out) {
+    struct served *d = arg;
+    heist_server *server = NULL;
+    heist_addr addr;
+    char text[64], line[64];
+    heist_tls_stream_options o = HEIST_TLS_STREAM_OPTIONS_INIT;
+    (void)out;
+    d->misused += heist_start_tls_server(greet_guest, d, "127.0.0.1", "0", d->client, NULL, NULL, &server) != -EINVAL;
+    d->misused += heist_start_tls_server(greet_guest, d, "127.0.0.1", "0", NULL, NULL, NULL, &server) != -EINVAL;
+    o.server_hostname = "localhost";
+    d->misused += heist_start_tls_server(greet_guest, d, "127.0.0.1", "0", d->server, &o, NULL, &server) != -EINVAL;
+    d->misused += heist_start_tls_server(NULL, d, "127.0.0.1", "0", d->server, NULL, NULL, &server) != -EINVAL;
+    o.server_hostname = NULL;
+    o.handshake_timeout = 30;
+    int err = heist_start_tls_server(greet_guest, d, "127.0.0.1", "0", d->server, &o, NULL, &server);
+    if (!err && heist_server_sockets(server, &addr, 1) != 1) err = -EPROTO;
+    if (err) return err;
+    heist_addr_format(&addr, text, sizeof text);
+    const char *port = strrchr(text, ':') + 1;
+    err = visit_server(d, port, NULL, d->heard, sizeof d->heard); /* its name: the address */
+    d->refused = visit_server(d, port, "elsewhere.example", line, sizeof line);
+    heist_server_close(server);
+    int end = heist_server_wait_closed(server);
+    heist_server_unref(server);
+    return err ? err : end;
+}
+
+static void note_code(heist_loop *loop, const heist_report *report, void *user) {
+    (void)loop;
+    struct record *r = user;
+    record_add(r, "%s", report->code == HEIST_ETLS ? "refused" : report->message);
+}
+
+static void servers_greet_before_their_handlers_run_STRM_40(void **state) {
+    (void)state;
+    struct record reports = RECORD_INIT;
+    struct served d = {.server = server_context(&W.good, NULL), .client = client_context(NULL)};
+    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+    opts.workers = harness_workers();
+    opts.exception_handler = note_code;
+    opts.exception_user = &reports;
+    assert_int_equal(heist_run(served_main, &d, &opts, NULL), 0);
+    assert_string_equal(d.heard, "good morning indeed");
+    assert_int_equal(d.refused, HEIST_ETLSVERIFY);
+    assert_int_equal(d.misused, 0);
+    assert_true(d.greeted >= 1);
+    assert_true(record_words(&reports) <= 1); /* of the one who went away */
+    heist_tls_context_unref(d.server);
+    heist_tls_context_unref(d.client);
+}
+
 static const struct CMUnitTest tests[] = {
+    API_TEST(servers_greet_before_their_handlers_run_STRM_40),
     API_TEST(lines_go_both_ways_and_the_stream_tells_who_is_there_STRM_40),
     API_TEST(versions_and_ciphers_are_as_asked),
     API_TEST(certificates_that_do_not_hold_are_refused_with_the_reason_STRM_40),
