@@ -117,7 +117,11 @@ void heist__guest_leave(struct heist__reg *r) {
     bool last = --r->calls == 0;
     if (last) r->generation++; /* an event that is on its way is nobody's */
     heist__spin_unlock(&r->lock);
-    if (last) link_out(r);
+    if (last) {
+        /* Before anybody may close the number: else the poller would forget whoever has it next. */
+        heist__reg_unwatch(r);
+        link_out(r);
+    }
     heist__spin_unlock(lock);
     if (last) heist__reg_end(r);
 }
@@ -130,9 +134,38 @@ void heist__guest_forsake(struct heist__reg *r) {
     heist__reg_close(r); /* a call is in progress, so it ends nothing */
 }
 
+/* One that came in when nobody was told of the close any more, and had registered before it: the poller has forgotten
+ * him.  He tries again, and learns that there is no such descriptor.  (One that registers later is told so then.  And
+ * one of another file, if the number is that already, tries in vain.) */
+static void wake_strays(int fd) {
+    struct heist__park *woken[2] = {NULL, NULL};
+    heist__spin_lock(lock_of(fd));
+    struct heist__reg *r = find(fd, true);
+    if (r) count_call(r);
+    heist__spin_unlock(lock_of(fd));
+    if (!r) return;
+    heist__spin_lock(&r->lock);
+    for (int i = 0; i < 2; i++) {
+        struct heist__reg_slot *slot = &r->slots[i];
+        if (slot->state != HEIST__SLOT_WAITER) continue;
+        if (heist__park_claim(slot->waiter, 0) == HEIST__CLAIM_WAKE) woken[i] = slot->waiter;
+        *slot = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
+    }
+    heist__spin_unlock(&r->lock);
+    for (int i = 0; i < 2; i++)
+        if (woken[i]) heist__park_wake(woken[i]);
+    heist__guest_leave(r);
+}
+
+static int close_number(int fd) {
+    int err = heist__sys_close(fd);
+    wake_strays(fd);
+    return err;
+}
+
 static void close_it(void *owner, int fd) {
     (void)owner;
-    heist__sys_close(fd);
+    close_number(fd);
 }
 
 int heist__guest_close(int fd) {
@@ -154,7 +187,7 @@ int heist__guest_close(int fd) {
     }
     heist__spin_unlock(lock_of(fd));
     if (err) return err;
-    if (!r) return heist__sys_close(fd);
+    if (!r) return close_number(fd);
     heist__reg_close(r);
     heist__guest_leave(r);
     return 0;

@@ -9,6 +9,7 @@
  *   leave   the last one takes the guest out of the table and out of the poller
  *   close   wakes who waits, lets nobody in any more, and leaves the closing to the last
  *           call: so the number is no other file's while one is inside
+ *           Who comes in between the last look and the closing is made to try again.
  *   forsake the number turned out to mean another file, for the user closed it past us:
  *           out of the table, and who waits learns it; the poller has forgotten it by itself
  *

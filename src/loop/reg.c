@@ -25,7 +25,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     heist__spin_lock(&r->lock); /* zero in a fresh object; a stale event may look at an old one */
     r->fd = r->polled = fd;
     r->loop = NULL;
-    r->hung_up = r->closed = r->guest = r->forsaken = false;
+    r->hung_up = r->closed = r->guest = r->forsaken = r->unwatched = false;
     r->calls = 0;
     r->owner = owner;
     r->dispose = dispose;
@@ -45,18 +45,25 @@ void heist__reg_adopt(struct heist__reg *r, int fd) {
     heist__fds_own(r);
 }
 
+void heist__reg_unwatch(struct heist__reg *r) {
+    if (!r->loop || r->unwatched) return;
+    r->unwatched = true;
+    if (heist__forked()) return; /* the poller of a forked child is its parent's */
+    /* A number that means another file may be another's there. */
+    if (r->polled != r->fd || !r->forsaken)
+        heist__poller_del(&r->loop->poller, r->polled);
+    else
+        heist__poller_forget(&r->loop->poller, r->polled);
+}
+
 /* Closed, and nobody is inside. */
 void heist__reg_end(struct heist__reg *r) {
     heist_loop *loop = r->loop;
     if (r->at) heist__fds_unlink(r); /* before the number is free for another */
     if (loop) {
-        heist__loop_log(loop, "loop %p: descriptor %d is closed", (void *)loop, r->fd);
-        bool duplicate = r->polled != r->fd;
-        /* The poller of a forked child is its parent's; a number that means another file may be another's there. */
-        if (!heist__forked() && (duplicate || !r->forsaken)) heist__poller_del(&loop->poller, r->polled);
-        else if (!heist__forked())
-            heist__poller_forget(&loop->poller, r->polled);
-        if (duplicate) heist__sys_close(r->polled);
+        if (!r->guest) heist__loop_log(loop, "loop %p: descriptor %d is closed", (void *)loop, r->fd);
+        heist__reg_unwatch(r);
+        if (r->polled != r->fd) heist__sys_close(r->polled);
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
         heist__loop_release(loop);
     }

@@ -54,6 +54,7 @@ struct heist__reg {
     heist_loop *loop;       /* registered there, one reference; NULL: not yet */
     bool hung_up;           /* an event said so */
     bool closed;
+    bool unwatched;         /* the poller does not know it any more */
     bool guest;             /* the descriptor is the user's */
     bool forsaken;          /* a guest whose descriptor was closed behind its back: the number may be another's */
     unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
@@ -115,7 +116,9 @@ int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, 
 /* After a wait that did not end by an event; of a guest, after any. */
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park);
 
-/* For fds.c: of a guest, unlinked, that the last call has left. */
+/* For fds.c.  The poller forgets it: of a guest that nobody is in any more, while its number is still in the table. */
+void heist__reg_unwatch(struct heist__reg *r);
+/* Of a guest, unlinked, that the last call has left. */
 void heist__reg_end(struct heist__reg *r);
 
 #endif

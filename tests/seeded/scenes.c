@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -1264,6 +1265,144 @@ SCENE(readers) {
     close(r.ends[1]);
 }
 
+/* ---- guests: a task waits on a descriptor of its user's; a byte, a request, a close and another waiter come at any
+ * moment, and the number is used again at once ---- */
+
+struct guests {
+    int fd[2], again[2];
+    heist_task *reader;
+    intptr_t how;
+    ptrdiff_t read, other, probed;
+};
+
+static int guest_reads(void *arg, void **out) {
+    struct guests *g = arg;
+    char byte;
+    (void)out;
+    g->read = heist_sock_recv(g->fd[1], &byte, 1, 0, HEIST_FOREVER);
+    return 0;
+}
+
+static int guest_probes(void *arg, void **out) {
+    struct guests *g = arg;
+    (void)out;
+    g->probed = heist_fd_wait(g->fd[1], HEIST_READABLE, heist_time() + 0.001);
+    return 0;
+}
+
+/* One that has nothing to do with the others but, perhaps, a number that one of them had. */
+static int guest_elsewhere(void *arg, void **out) {
+    struct guests *g = arg;
+    char byte;
+    (void)out;
+    g->other = heist_sock_recv(g->again[1], &byte, 1, 0, HEIST_FOREVER);
+    return 0;
+}
+
+static void disturbs(void *arg) {
+    struct guests *g = arg;
+    if (heist_sim_choose(2)) heist_sim_pause(0.0005);
+    if (g->how == 0) heist_sim_check(write(g->fd[0], "x", 1) == 1);
+    if (g->how == 1) heist_cancel(g->reader);
+    if (g->how == 2) heist_sim_check(heist_sock_close(g->fd[1]) == 0);
+    heist_sim_point();
+}
+
+SCENE(guests) {
+    heist_runtime *rt = open_runtime(arg);
+    struct guests g = {.read = 7, .other = 7, .probed = 7};
+    heist_task *probe, *elsewhere;
+    int nonblocking = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+    heist_sim_check(socketpair(AF_UNIX, nonblocking, 0, g.fd) == 0);
+    g.how = (intptr_t)heist_sim_choose(3);
+    heist_sim_check(heist_runtime_run_coroutine(rt, guest_reads, &g, NULL, &g.reader) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, guest_probes, &g, NULL, &probe) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(disturbs, &g, &h) == 0);
+    heist_sim_thread_join(h);
+    heist_await(probe, NULL);
+    heist_await(g.reader, NULL);           /* a cancelled one perhaps never began */
+    bool busy = g.probed != -EBUSY;       /* at most one of the two was refused */
+    heist_sim_check(socketpair(AF_UNIX, nonblocking, 0, g.again) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, guest_elsewhere, &g, NULL, &elsewhere) == 0);
+    heist_sim_check(write(g.again[0], "y", 1) == 1);
+    heist_await(elsewhere, NULL);
+    heist_sim_check(g.other == 1);
+    switch (g.how) {
+    case 0: heist_sim_check(g.read == 1 || (busy && g.read == -EBUSY)); break;
+    case 1: heist_sim_check(g.read == -ECANCELED || g.read == 7 || (busy && g.read == -EBUSY)); break;
+    default: heist_sim_check(g.read == HEIST_ECLOSED || g.read == -EBADF || (busy && g.read == -EBUSY)); break;
+    }
+    heist_sim_check(g.probed != 7);
+    heist_sock_close(g.fd[0]);
+    if (g.how != 2) heist_sim_check(heist_sock_close(g.fd[1]) == 0);
+    for (int i = 0; i < 2; i++) heist_sim_check(heist_sock_close(g.again[i]) == 0);
+    heist_unref(g.reader);
+    heist_unref(probe);
+    heist_unref(elsewhere);
+    close_runtime(rt);
+}
+
+/* ---- an endpoint: two receivers, one that cancels, one that closes; each datagram goes to one of them ---- */
+
+struct endpoint_scene {
+    heist_datagram *d;
+    heist_task *receiver[2];
+    int peer, got[2];
+    ptrdiff_t end[2];
+};
+
+static int receives_datagrams(struct endpoint_scene *e, int which) {
+    char buf[4];
+    ptrdiff_t n;
+    while ((n = heist_datagram_recv(e->d, buf, sizeof(buf), HEIST_FOREVER)) >= 0) {
+        heist_sim_check(n == 2 && buf[0] == 'd');
+        e->got[which]++;
+    }
+    e->end[which] = n;
+    return 0;
+}
+static int first_receiver(void *arg, void **out) { return (void)out, receives_datagrams(arg, 0); }
+static int second_receiver(void *arg, void **out) { return (void)out, receives_datagrams(arg, 1); }
+
+static void cancels_receiver(void *arg) {
+    struct endpoint_scene *e = arg;
+    heist_sim_pause(0.0005);
+    heist_cancel(e->receiver[heist_sim_choose(2)]);
+}
+
+SCENE(endpoint) {
+    enum { DATAGRAMS = 4 };
+    heist_runtime *rt = open_runtime(arg);
+    struct endpoint_scene e = {.end = {7, 7}};
+    int fd[2], left = 0;
+    heist_sim_check(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) == 0);
+    heist_sim_check(heist_datagram_from_fd(fd[1], &e.d) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, first_receiver, &e, NULL, &e.receiver[0]) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, second_receiver, &e, NULL, &e.receiver[1]) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(cancels_receiver, &e, &h) == 0);
+    for (int i = 0; i < DATAGRAMS; i++) {
+        heist_sim_check(write(fd[0], "da", 2) == 2);
+        if (heist_sim_choose(2)) heist_sim_pause(0.001);
+    }
+    heist_sim_thread_join(h);
+    char buf[4];
+    while (heist_datagram_try_recvfrom(e.d, buf, sizeof(buf), NULL) == 2) left++;
+    heist_datagram_close(e.d);
+    for (int i = 0; i < 2; i++) {
+        int err = heist_await(e.receiver[i], NULL);
+        heist_sim_check(err == 0 || (err == -ECANCELED && e.end[i] == 7)); /* one that never began */
+        heist_sim_check(e.end[i] == 7 || e.end[i] == -ECANCELED || e.end[i] == HEIST_ECLOSED);
+        heist_unref(e.receiver[i]);
+    }
+    heist_sim_check(e.got[0] + e.got[1] + left == DATAGRAMS);
+    heist_sim_check(heist_datagram_try_recvfrom(e.d, buf, sizeof(buf), NULL) == HEIST_ECLOSED);
+    heist_datagram_unref(e.d);
+    close(fd[0]);
+    close_runtime(rt);
+}
+
 /* ---- the last reference: completion, cancel, a done callback and unref at once ---- */
 
 struct last {
@@ -1766,6 +1905,8 @@ const struct scene scenes[] = {
     {"closers", closers, 1},
     {"two_runtimes", two_runtimes, 1},
     {"readers", readers, 1},
+    {"guests", guests, 1},
+    {"endpoint", endpoint, 1},
     {"last_reference", last_reference, 1},
     {"executor", executor, 1},
     {"section", section, 2},
