@@ -42,8 +42,10 @@ typedef int (*heist_serve_fn)(heist_stream *stream, void *user);
  * reported. */
 typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out);
 
-#define HEIST_SERVER_PAUSED 0x1u    /* bound, but listens only after start_serving or serve_forever */
-#define HEIST_SERVER_REUSEPORT 0x2u /* a listening socket for each worker; the kernel spreads the connections */
+#define HEIST_SERVER_PAUSED 0x1u /* bound, but listens only after start_serving or serve_forever */
+/* A listening socket for each worker.  The kernel spreads connections over them by lot, and those at the socket of a
+ * worker that is held wait until it is free. */
+#define HEIST_SERVER_REUSEPORT 0x2u
 #define HEIST_SERVER_PINNED 0x4u    /* handlers stay on the loop that accepted */
 #define HEIST_SERVER_KEEP_PATH 0x8u /* close leaves the file of a Unix socket */
 

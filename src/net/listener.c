@@ -35,6 +35,8 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
     if (family != AF_UNIX) {
         err = set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
         if (!err && (flags & HEIST_LISTEN_REUSEPORT)) err = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+        /* What is accepted inherits it.  A failure costs delay, not truth. */
+        (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     }
     if (!err && family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & HEIST_LISTEN_V6ONLY) != 0);
@@ -123,16 +125,14 @@ bool heist__accept_passes(int error) {
     }
 }
 
-static int accept_into(heist_listener *l, int64_t until, heist_conn *c) {
+static int accept_into(heist_listener *l, int64_t until, heist_conn *c, heist_addr *peer) {
     for (;;) {
         int err = heist__reg_begin(l->reg, HEIST__REG_READ, false);
         if (err < 0) return err;
-        struct sockaddr_storage peer;
-        socklen_t length = sizeof(peer);
-        peer.ss_family = AF_UNSPEC;
-        int fd = heist__sys_accept(l->fd, (struct sockaddr *)&peer, &length); /* non-blocking, close-on-exec */
+        struct sockaddr *from = peer ? (struct sockaddr *)&peer->storage : NULL;
+        if (peer) peer->length = sizeof(peer->storage);
+        int fd = heist__sys_accept(l->fd, from, peer ? &peer->length : NULL); /* non-blocking, close-on-exec */
         if (fd >= 0) {
-            if (peer.ss_family != AF_UNIX) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* a failure costs delay, not truth */
             heist__conn_adopt(c, fd);
             return 0;
         }
@@ -146,11 +146,11 @@ static int accept_into(heist_listener *l, int64_t until, heist_conn *c) {
 }
 
 /* The memory first: a connection that was taken cannot be put back into the backlog. */
-static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
+static int accept_one(heist_listener *l, int64_t until, heist_conn **out, heist_addr *peer) {
     heist_conn *c;
     int err = heist__conn_new(-1, &c);
     if (err) return err;
-    err = accept_into(l, until, c);
+    err = accept_into(l, until, c, peer);
     if (err)
         heist_conn_close(c);
     else
@@ -158,19 +158,23 @@ static int accept_one(heist_listener *l, int64_t until, heist_conn **out) {
     return err;
 }
 
-int heist_accept(heist_listener *l, double deadline, heist_conn **out) {
-    int64_t until;
-    if (!l || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
+int heist__accept(heist_listener *l, int64_t until, heist_conn **out, heist_addr *peer) {
     int err = heist__fd_entry();
     if (err) return err;
     struct heist__reg *r = l->reg;
     err = heist__reg_enter(r);
     if (!err) {
-        err = accept_one(l, until, out);
+        err = accept_one(l, until, out, peer);
         heist__reg_leave(r);
     }
     heist__fd_skipped(); /* a failure too: who tries again for ever must give way */
     return err;
+}
+
+int heist_accept(heist_listener *l, double deadline, heist_conn **out) {
+    int64_t until;
+    if (!l || !out || heist__fd_deadline(deadline, &until)) return -EINVAL;
+    return heist__accept(l, until, out, NULL);
 }
 
 /* 0 connected, 1 under way, or a code. */

@@ -12,6 +12,9 @@ int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener 
 /* 0: the default. */
 int heist__listener_begin(heist_listener *l, int backlog);
 
+/* heist_accept, which also tells who connected (NULL: nobody asks). */
+int heist__accept(heist_listener *l, int64_t until, heist_conn **out, heist_addr *peer);
+
 int heist__listener_hold(heist_listener *l); /* 0 or HEIST_ECLOSED */
 void heist__listener_leave(heist_listener *l);
 /* Closes; who connects from now on is refused, although a holder may have the descriptor for a while. */

@@ -100,9 +100,8 @@ int heist__server_wait(heist_server *s, struct heist__waitq *q, bool (*ready)(co
 int heist__server_accept(void *socket, void **out);
 void heist__server_accept_end(void *socket);
 
-/* server_conn.c: takes the connection, and the record, which is filled in here; the connection is closed when it fails.
- */
-int heist__server_serve(heist_server *s, struct heist__served *record, heist_conn *conn);
+/* server_conn.c: takes the connection, and the record, which is filled in here; a failure closes the connection. */
+int heist__server_serve(heist_server *s, struct heist__served *record, heist_conn *conn, const heist_addr *peer);
 /* Asks it of all connections that are there now: how many. */
 int heist__server_cut(heist_server *s, unsigned what);
 

@@ -68,7 +68,8 @@ static int note_shortage(heist_server *s) {
     return result;
 }
 
-static HEIST_NOINLINE int pause_accepting(heist_server *s, const struct heist__server_socket *k, uint64_t departures, int code) {
+static HEIST_NOINLINE int pause_accepting(heist_server *s, const struct heist__server_socket *k, uint64_t departures,
+                                          int code) {
     int news = note_shortage(s);
     if (news < 0) return news;
     if (news) {
@@ -96,7 +97,8 @@ static int accept_one(heist_server *s, heist_listener *l, struct heist__served *
         return 1;
     }
     heist_conn *conn;
-    err = heist_accept(l, HEIST_FOREVER, &conn);
+    heist_addr peer;
+    err = heist__accept(l, INT64_MAX, &conn, &peer);
     if (err == HEIST_ECLOSED || err == -ECANCELED) return err;
     if (err) {
         *code = err;
@@ -108,7 +110,7 @@ static int accept_one(heist_server *s, heist_listener *l, struct heist__served *
         heist_conn_close(conn);
         return err;
     }
-    err = heist__server_serve(s, *spare, conn);
+    err = heist__server_serve(s, *spare, conn, &peer);
     if (err) {
         *code = err;
         return err == HEIST_ECLOSED ? err : 1;

@@ -30,12 +30,6 @@ static void apply(heist_stream *stream, heist_task *task, unsigned cut) {
     else if (stream && (cut & HEIST__CUT_CLOSE)) heist_stream_close(stream);
 }
 
-/* Now, for a socket whose connection was reset knows it no more. */
-static void note_peer(struct heist__served *c, heist_conn *conn) {
-    heist_addr addr;
-    if (!heist_conn_peer(conn, &addr) && addr.length <= sizeof(c->peer)) memcpy(&c->peer, &addr.storage, addr.length);
-}
-
 static HEIST_NOINLINE void report(struct heist__served *c, const char *message, int code) {
     heist_server *s = c->server;
     heist_task *t = heist__self()->task;
@@ -129,9 +123,10 @@ static int give_up(heist_server *s, int err) {
     return err;
 }
 
-int heist__server_serve(heist_server *s, struct heist__served *c, heist_conn *conn) {
+int heist__server_serve(heist_server *s, struct heist__served *c, heist_conn *conn, const heist_addr *peer) {
     *c = (struct heist__served){.server = s};
-    note_peer(c, conn);
+    /* Now, for a socket whose connection was reset knows it no more. */
+    if (peer->length <= sizeof(c->peer)) memcpy(&c->peer, &peer->storage, peer->length);
     if (s->opts.open) {
         c->conn = conn;
     } else {

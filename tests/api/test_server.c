@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,6 +158,14 @@ static int finish(heist_server *server) {
 
 /* ---- serving ---- */
 
+static bool has_v6(void) {
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    bool yes = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
+    if (fd >= 0) close(fd);
+    return yes;
+}
+
 static int many_clients(void *arg, void **out) {
     enum { CLIENTS = 40 };
     struct counts *c = arg;
@@ -185,6 +194,39 @@ static void each_connection_gets_a_handler_with_a_stream_STRM_23(void **state) {
     (void)state;
     struct counts c = {0};
     must_run(many_clients, &c);
+}
+
+/* Says whether Nagle is off at its end. */
+static int tell_nodelay(heist_stream *s, void *user) {
+    int fd, on = 0;
+    socklen_t size = sizeof on;
+    (void)user;
+    int err = heist_stream_get_extra_info(s, HEIST_INFO_SOCKET, &fd, sizeof fd);
+    if (err == 0 && getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &size)) err = -errno;
+    return err < 0 ? err : heist_stream_write(s, on ? "y" : "n", 1);
+}
+
+static int accepted_nodelay(void *arg, void **out) {
+    heist_server *server;
+    heist_addr where;
+    heist_conn *conn;
+    char byte = 0;
+    (void)arg, (void)out;
+    const char *hosts[] = {"127.0.0.1", "::1"};
+    for (int i = 0; i < (has_v6() ? 2 : 1); i++) {
+        int err = start_on(hosts[i], tell_nodelay, NULL, NULL, &server, &where);
+        if (err < 0) return err;
+        WANT(heist_connect(&where, LIMIT, &conn) == 0);
+        WANT(heist_conn_read(conn, &byte, 1, LIMIT) == 1 && byte == 'y');
+        heist_conn_close(conn);
+        WANT(finish(server) == 0);
+    }
+    return 0;
+}
+
+static void accepted_connections_do_without_nagle_STRM_37(void **state) {
+    (void)state;
+    must_run(accepted_nodelay, NULL);
 }
 
 static int reuse_port(void *arg, void **out) {
@@ -290,14 +332,6 @@ static void handlers_failure_is_reported_and_closes_that_connection_alone_STRM_2
 }
 
 /* ---- addresses ---- */
-
-static bool has_v6(void) {
-    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    bool yes = fd >= 0 && bind(fd, (struct sockaddr *)&in6, sizeof in6) == 0;
-    if (fd >= 0) close(fd);
-    return yes;
-}
 
 static int port_of(const heist_addr *a) {
     return a->storage.ss_family == AF_INET ? ntohs(((const struct sockaddr_in *)(const void *)&a->storage)->sin_port)
@@ -1506,6 +1540,7 @@ static void each_failing_allocation_is_survived(void **state) {
 
 static const struct CMUnitTest tests[] = {
     API_TEST(each_connection_gets_a_handler_with_a_stream_STRM_23),
+    API_TEST(accepted_connections_do_without_nagle_STRM_37),
     API_TEST(with_reuseport_each_worker_has_a_socket_of_its_own_STRM_32),
     API_TEST(handlers_failure_is_reported_and_closes_that_connection_alone_STRM_24),
     API_TEST(several_hosts_give_several_sockets_and_one_free_port_STRM_25),
