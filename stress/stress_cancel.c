@@ -2,7 +2,9 @@
  *
  * Law: a body ends once or never begins; a request is delivered at most once, and one
  * that is not taken back ends the wait; the call that delivers it took nothing: of
- * channels, sockets and listeners everything that went in came out or is still there;
+ * channels, queues, sockets and listeners everything that went in came out or is still there;
+ * locks, semaphores and read-write locks keep their law and are free at the end; a function
+ * in a thread has ended, or never begins, when the call that ran it returns;
  * gather returns when all its children have ended, so do wait_for and the future of a
  * gather; wait, as_completed and shield leave theirs alone; arguments, results and values are
  * freed once; the outcome of a task is what its body returned.
@@ -20,17 +22,21 @@
 #define MAX_VICTIMS 512
 #define CHANNELS 6
 #define LISTENERS 3
+#define LOCKS 3
+#define PERMITS 2
 #define STEPS 6
 #define ITEMS 200000
 #define HELPERS 12
 #define CONNECTS 64
 
 enum point { SLEEP, YIELD, AWAIT, AWAIT_UNTIL, AWAIT_TASK, GATHER, SEND, RECV, RECV_UNTIL, ACCEPT, READ, SELF,
-             WAIT, COMPLETIONS, WAIT_FOR, SHIELD, GATHER_FUTURE, BLOCK, SECTION, GROUP, POINTS };
+             WAIT, COMPLETIONS, WAIT_FOR, SHIELD, GATHER_FUTURE, BLOCK, SECTION, GROUP, LOCK, QUEUE, THREAD, MIXTURE,
+             POINTS };
 static const char *const point_name[POINTS] = {"sleep",  "yield", "await", "await_until", "await of a task", "gather",
                                                "send",   "recv",  "recv_until", "accept", "read", "own cancel",
                                                "wait", "as_completed", "wait_for", "shield", "gather_future",
-                                               "a block with a deadline", "a section", "a group"};
+                                               "a block with a deadline", "a section", "a group", "a lock and its kin",
+                                               "a queue", "to_thread", "select over all kinds"};
 #define NOT_ENDED 1
 
 struct victim {
@@ -58,6 +64,15 @@ static struct victim victims[MAX_VICTIMS];
 static int victim_count;
 static heist_runtime *rt, *helpers_rt;
 static heist_channel *channels[CHANNELS];
+static heist_queue *queue;
+static struct {
+    heist_lock lock;
+    heist_condition told; /* of the lock */
+    heist_semaphore permits;
+    heist_rwlock rwlock;
+    int holders;              /* under the lock */
+    _Atomic(int) in, readers, writers;
+} locks[LOCKS];
 static struct item *items;
 static _Atomic(uint64_t) next_item;
 static struct {
@@ -398,6 +413,109 @@ static int at_group(struct victim *v) {
     return err == HEIST_EGROUP ? -EPROTO : err;
 }
 
+static double soon(struct stress_rng *rng) {
+    return stress_chance(rng, 50) ? HEIST_FOREVER : heist_time() + (double)stress_below(rng, 2000) * 1e-6;
+}
+
+/* In what it has acquired it may be cancelled too: then it goes out first. */
+static int at_lock(struct victim *v) {
+    int i = (int)stress_below(&v->rng, LOCKS), err;
+    switch (stress_below(&v->rng, 5)) {
+    case 0:
+        err = heist_semaphore_acquire_until(&locks[i].permits, soon(&v->rng));
+        if (err < 0) return err;
+        stress_check(s_add(&locks[i].in, 1) < PERMITS, "more in a semaphore than its permits");
+        err = heist_yield();
+        s_add(&locks[i].in, -1);
+        heist_semaphore_release(&locks[i].permits);
+        return err;
+    case 1:
+        err = heist_rwlock_acquire_write_until(&locks[i].rwlock, soon(&v->rng));
+        if (err < 0) return err;
+        stress_check(s_add(&locks[i].writers, 1) == 0 && !s_get(&locks[i].readers), "a writer is not alone");
+        err = heist_yield();
+        s_add(&locks[i].writers, -1);
+        stress_check(heist_rwlock_release_write(&locks[i].rwlock) == 0, "a writer could not go");
+        return err;
+    case 2:
+        err = heist_rwlock_acquire_read_until(&locks[i].rwlock, soon(&v->rng));
+        if (err < 0) return err;
+        s_add(&locks[i].readers, 1);
+        stress_check(!s_get(&locks[i].writers), "somebody reads beside a writer");
+        err = heist_yield();
+        s_add(&locks[i].readers, -1);
+        stress_check(heist_rwlock_release_read(&locks[i].rwlock) == 0, "a reader could not go");
+        return err;
+    default: break;
+    }
+    err = heist_lock_acquire_until(&locks[i].lock, soon(&v->rng));
+    if (err < 0) return err;
+    stress_check(locks[i].holders++ == 0, "two hold a lock");
+    if (stress_chance(&v->rng, 50)) {
+        heist_condition_notify(&locks[i].told, (int)stress_below(&v->rng, 3));
+        err = heist_yield();
+    } else {
+        locks[i].holders--;
+        err = heist_condition_wait_until(&locks[i].told, heist_time() + (double)stress_below(&v->rng, 2000) * 1e-6);
+        stress_check(locks[i].holders++ == 0, "a wait for a condition ended without its lock");
+    }
+    locks[i].holders--;
+    stress_check(heist_lock_release(&locks[i].lock) == 0, "a holder could not go");
+    return err;
+}
+
+static int at_queue(struct victim *v) {
+    void *got = NULL;
+    if (stress_chance(&v->rng, 50)) {
+        int err = heist_queue_get_until(queue, &got, soon(&v->rng));
+        if (err == 0) s_add(&((struct item *)got)->received, 1);
+        else stress_check(got == NULL, "a get that answered %s gave an item", heist_error_name(err));
+        return err;
+    }
+    uint64_t n = s_add(&next_item, 1);
+    if (n >= ITEMS) return heist_sleep(3600);
+    int err = heist_queue_put_until(queue, &items[n], soon(&v->rng));
+    s_set(&items[n].sent, err == 0);
+    return err;
+}
+
+struct errand {
+    _Atomic(int) state; /* 1: it runs; 2: it has ended */
+    int microseconds;
+};
+static int errand(void *arg, void **out) {
+    struct errand *e = arg;
+    (void)out;
+    stress_check(s_add(&e->state, 1) == 0, "a function began twice");
+    usleep((useconds_t)e->microseconds);
+    s_set(&e->state, 2);
+    return 0;
+}
+/* Its argument stands in this frame. */
+static int at_thread(struct victim *v) {
+    struct errand e = {.microseconds = (int)stress_below(&v->rng, 500)};
+    int err = heist_to_thread(errand, &e, NULL), state = s_get(&e.state);
+    stress_check(state != 1, "to_thread answered %s while the function runs", heist_error_name(err));
+    stress_check((err == 0) == (state == 2), "to_thread answered %s, and the function was in state %d",
+                 heist_error_name(err), state);
+    return err < 0 && err != -ECANCELED && s_get(&closing) ? HEIST_ECLOSED : err;
+}
+
+/* A channel, a queue, a future, an instant and a descriptor, of which nothing ever comes. */
+static int at_mixture(struct victim *v, heist_future *f) {
+    int silent[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, silent) < 0) stress_die("a pair: %s", strerror(errno));
+    double when = soon(&v->rng);
+    heist_select_case c[] = {HEIST_CASE_RECV(channels[stress_below(&v->rng, CHANNELS)]), HEIST_CASE_GET(queue),
+                             HEIST_CASE_AWAIT(f), HEIST_CASE_AT(&when), HEIST_CASE_READABLE(silent[0])};
+    int won = heist_select(c, 5), err = won < 0 ? won : c[won].code;
+    stress_check(won != 4 || s_get(&closing), "a descriptor on which nothing came is readable");
+    if (err == 0 && won < 2) s_add(&((struct item *)c[won].value)->received, 1);
+    close(silent[0]);
+    close(silent[1]);
+    return err;
+}
+
 /* One wait.  -ECANCELED is the delivery of a request: nobody else cancels what a victim waits for. */
 static int one_wait(struct victim *v, int step) {
     heist_future *f = v->future[step];
@@ -442,6 +560,10 @@ static int one_wait(struct victim *v, int step) {
     case BLOCK: return at_block(v);
     case SECTION: return at_section(v);
     case GROUP: return at_group(v);
+    case LOCK: return at_lock(v);
+    case QUEUE: return at_queue(v);
+    case THREAD: return at_thread(v);
+    case MIXTURE: return at_mixture(v, f);
     default: /* SELF: a request by the task itself is delivered by the very next call */
         if (heist_cancel(heist_current_task()) == 1) s_add(&v->requests, 1);
         else stress_fail("a running task could not ask for its own cancellation");
@@ -782,6 +904,14 @@ static void one_round(struct stress_rng *rng) {
         int err = heist_channel_new(i < 3 ? (size_t)i : stress_between(rng, 1, 64), &channels[i]);
         if (err < 0) stress_die("a channel: %s", heist_strerror(err));
     }
+    if (heist_queue_new((long long)stress_below(rng, 5), NULL, &queue) < 0) stress_die("a queue");
+    memset(locks, 0, sizeof locks);
+    for (int i = 0; i < LOCKS; i++) {
+        heist_lock_init(&locks[i].lock);
+        heist_rwlock_init(&locks[i].rwlock);
+        if (heist_condition_init(&locks[i].told, &locks[i].lock) || heist_semaphore_init(&locks[i].permits, PERMITS))
+            stress_die("a condition or semaphore");
+    }
     for (int i = 0; i < victim_count; i++) draw_victim(&victims[i], i, rng);
     heist_task *t = NULL;
     int err = heist_runtime_run_coroutine(rt, net_body, NULL, NULL, &t);
@@ -859,6 +989,15 @@ static void one_round(struct stress_rng *rng) {
         void *got;
         while (heist_channel_try_recv(channels[i], &got) == 0) s_add(&((struct item *)got)->received, 1);
         heist_channel_unref(channels[i]);
+    }
+    void *left;
+    while (heist_queue_get_nowait(queue, &left) == 0) s_add(&((struct item *)left)->received, 1);
+    heist_queue_unref(queue);
+    for (int i = 0; i < LOCKS; i++) {
+        stress_check(heist_lock_destroy(&locks[i].lock) == 0, "a lock is not free at the end");
+        stress_check(heist_condition_destroy(&locks[i].told) == 0, "somebody waits for a condition at the end");
+        stress_check(heist_rwlock_destroy(&locks[i].rwlock) == 0, "a read-write lock is not free at the end");
+        stress_check(heist_semaphore_value(&locks[i].permits) == PERMITS, "a permit was lost");
     }
     uint64_t used = s_get(&next_item) < ITEMS ? s_get(&next_item) : ITEMS;
     for (uint64_t i = 0; i < used; i++)

@@ -24,8 +24,8 @@ HEIST_API int heist_barrier_init(heist_barrier *barrier, int parties) HEIST_NODI
 HEIST_API int heist_barrier_destroy(heist_barrier *barrier);
 
 /* Returns when all parties of this round have come: an index from 0 to n-1, each once, in the order of their coming.
- * Context: any.  Suspends: may.  A party that is cancelled or times out leaves the round, and the others wait for another in
- * its place; when that falls together with the coming of the last one, it may have been counted.
+ * Context: any.  Suspends: may.  A party that is cancelled or times out leaves the round, and the others wait for
+ * another in its place; when that falls together with the coming of the last one, it may have been counted.
  * Errors: HEIST_EBROKEN, -ECANCELED, HEIST_ENOTINCORO, -ENOMEM (the first wait of a plain thread), -ETIMEDOUT in the
  * form with a deadline (an instant of heist_time()). */
 HEIST_API int heist_barrier_wait(heist_barrier *barrier);

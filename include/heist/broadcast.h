@@ -37,7 +37,8 @@ HEIST_API void heist_broadcast_unref(heist_broadcast *b);
  * Context: any, callbacks too.  Suspends: never.  Ownership: a reference to the value goes with it, unless it fails.
  * Errors: HEIST_ESHUTDOWN (closed). */
 HEIST_API int heist_broadcast_send(heist_broadcast *b, void *value);
-/* No more sends; receivers get what is kept, then HEIST_ESHUTDOWN.  May be repeated.  Context: any.  Suspends: never. */
+/* No more sends; receivers get what is kept, then HEIST_ESHUTDOWN.  May be repeated.  Context: any.  Suspends:
+ * never. */
 HEIST_API int heist_broadcast_close(heist_broadcast *b);
 /* Receivers now.  Context: any.  Suspends: never. */
 HEIST_API size_t heist_broadcast_receivers(heist_broadcast *b);

@@ -28,17 +28,18 @@ HEIST_API int heist_condition_init(heist_condition *condition, heist_lock *lock)
 /* A check, not a duty: 0, or -EBUSY when somebody waits.  Context: any.  Suspends: never. */
 HEIST_API int heist_condition_destroy(heist_condition *condition);
 
-/* Releases the lock, waits to be told, and acquires it again, also when the answer is -ECANCELED or -ETIMEDOUT; so it may
- * return later than its deadline.  It returns 0 only when it was told; whether what you wait for is true, look again.
+/* Releases the lock, waits to be told, and acquires it again, also when the answer is -ECANCELED or -ETIMEDOUT; so it
+ * may return later than its deadline.  It returns 0 only when it was told; whether what you wait for is true, look
+ * again.
  * Context: any.  Suspends: always, unless there is an error at once.
  * Errors: HEIST_ENOTACQUIRED (the lock is free), -ECANCELED, -ETIMEDOUT, HEIST_ENOTINCORO, -ENOMEM (the first wait of a
  * plain thread): the lock is as it was. */
 HEIST_API int heist_condition_wait(heist_condition *condition) HEIST_NODISCARD;
 HEIST_API int heist_condition_wait_until(heist_condition *condition, double deadline) HEIST_NODISCARD;
 
-/* Calls predicate(arg), with the lock held, and waits while it gives 0.  Returns what it gave otherwise (a negative code
- * too), or the code of a wait that failed.  With a deadline the predicate has the last word: -ETIMEDOUT only when it gives 0
- * then.  The predicate may suspend.
+/* Calls predicate(arg), with the lock held, and waits while it gives 0.  Returns what it gave otherwise (a negative
+ * code too), or the code of a wait that failed.  With a deadline the predicate has the last word: -ETIMEDOUT only when
+ * it gives 0 then.  The predicate may suspend.
  * Suspends: may.  Context, Errors: as heist_condition_wait. */
 HEIST_API int heist_condition_wait_for(heist_condition *condition, int (*predicate)(void *arg), void *arg)
     HEIST_NODISCARD;

@@ -18,8 +18,9 @@
  * Clean-up runs in the task itself and may suspend, also when the task was cancelled.  While one runs, requests to
  * cancel are held (heist_uncancellable_begin), so that it is not left half done; give its waits a deadline.
  *
- * Undefined: to jump over one into the rest of its block (goto, a later case of a switch): the clean-up runs then, and nothing
- * was deferred.  What ends without running the rest of a block runs no clean-up: exit, longjmp, a task that never began. */
+ * Undefined: to jump over one into the rest of its block (goto, a later case of a switch): the clean-up runs then, and
+ * nothing was deferred.  What ends without running the rest of a block runs no clean-up: exit, longjmp, a task that
+ * never began. */
 #ifndef HEIST_DEFER_H
 #define HEIST_DEFER_H
 

@@ -123,11 +123,11 @@ HEIST_API int heist_sleep_future(heist_loop *loop, double seconds, void *value, 
 #define HEIST_WRITABLE 0x2u
 
 /* A future that ends when fd is readable or writable, whichever is asked for: its value is the one that was, as an
- * integer, (unsigned)(uintptr_t).  Also when the other side hung up, or there is an error: the next call on fd says which.
- * With it a descriptor may stand where futures do: in a select, a wait, a gather.  fd stays the caller's; the future has
- * a duplicate, so whatever else watches fd is not disturbed, and fd may be closed at any time (then it is the others'
- * end of it that counts).  loop: who polls; NULL: the caller's running loop.  If the loop closes first, it fails with
- * HEIST_ECLOSED.
+ * integer, (unsigned)(uintptr_t).  Also when the other side hung up, or there is an error: the next call on fd says
+ * which. With it a descriptor may stand where futures do: in a select, a wait, a gather.  fd stays the caller's; the
+ * future has a duplicate, so whatever else watches fd is not disturbed, and fd may be closed at any time (then it is
+ * the others' end of it that counts).  loop: who polls; NULL: the caller's running loop.  If the loop closes first, it
+ * fails with HEIST_ECLOSED.
  * Context: any, callbacks too.  Suspends: never.  Ownership: *out is one reference.
  * Errors: -EINVAL, -EBADF, -EPERM (not pollable: a plain file), -EMFILE, HEIST_ENOLOOP, HEIST_ECLOSED, -ENOMEM. */
 HEIST_API int heist_ready_future(heist_loop *loop, int fd, unsigned events, heist_future **out) HEIST_NODISCARD;

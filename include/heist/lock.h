@@ -44,7 +44,8 @@ HEIST_API int heist_lock_acquire_until(heist_lock *lock, double deadline) HEIST_
 /* The same at once, or -EAGAIN.  Context: any, callbacks too.  Suspends: never. */
 HEIST_API int heist_lock_try_acquire(heist_lock *lock) HEIST_NODISCARD;
 
-/* Frees the lock, or hands it to a waiter.  Context: any.  Suspends: never.  Errors: HEIST_ENOTACQUIRED (it was free). */
+/* Frees the lock, or hands it to a waiter.  Context: any.  Suspends: never.  Errors: HEIST_ENOTACQUIRED (it was
+ * free). */
 HEIST_API int heist_lock_release(heist_lock *lock);
 
 /* 1 while it is held, else 0.  Context: any.  Suspends: never. */

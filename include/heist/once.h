@@ -21,8 +21,8 @@ HEIST_API void heist_once_init(heist_once *once);
 /* A check, not a duty: 0, or -EBUSY when somebody runs it or waits.  Context: any.  Suspends: never. */
 HEIST_API int heist_once_destroy(heist_once *once);
 
-/* 0: fn, or that of an earlier caller, has returned 0 (or more).  Else what fn returned to this caller, or the code of a
- * wait that ended before it was done: fn was not called then.  fn may suspend; a fn that is cancelled has failed.
+/* 0: fn, or that of an earlier caller, has returned 0 (or more).  Else what fn returned to this caller, or the code of
+ * a wait that ended before it was done: fn was not called then.  fn may suspend; a fn that is cancelled has failed.
  * Context: any.  Suspends: may.  Errors: fn's; else as heist_lock_acquire.
  * Undefined: nothing; but fn that calls the same once waits for itself. */
 HEIST_API int heist_once_call(heist_once *once, int (*fn)(void *arg), void *arg);

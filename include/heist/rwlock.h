@@ -32,7 +32,8 @@ HEIST_API int heist_rwlock_acquire_write_until(heist_rwlock *lock, double deadli
 HEIST_API int heist_rwlock_try_acquire_read(heist_rwlock *lock) HEIST_NODISCARD;
 HEIST_API int heist_rwlock_try_acquire_write(heist_rwlock *lock) HEIST_NODISCARD;
 
-/* Context: any; anybody may release it.  Suspends: never.  Errors: HEIST_ENOTACQUIRED (nobody reads, or nobody writes). */
+/* Context: any; anybody may release it.  Suspends: never.  Errors: HEIST_ENOTACQUIRED (nobody reads, or nobody
+ * writes). */
 HEIST_API int heist_rwlock_release_read(heist_rwlock *lock);
 HEIST_API int heist_rwlock_release_write(heist_rwlock *lock);
 

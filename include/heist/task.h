@@ -76,6 +76,7 @@ HEIST_API int heist_yield(void);
  * heist/timeout.h, which is one) is recorded and held, and delivered by the first call after the last end that may
  * suspend.  For what must not be left half done.  Deadlines of calls (the _until forms) hold as ever.  What the task
  * awaits is not asked to cancel either.  Sections nest, and are no reason to be long: whoever closes the runtime waits.
+ * A section is the task's, also while it blocks (heist_blocking_begin): either may begin or end within the other.
  * Context: any; outside a task there is nothing to do, and it is 0.  Suspends: never.
  * Errors: -EOVERFLOW (255 begun), HEIST_EINVALSTATE (none begun).  Undefined: the body returns in a section. */
 HEIST_API int heist_uncancellable_begin(void);

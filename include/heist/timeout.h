@@ -14,7 +14,12 @@
  *
  * A scope stands where the caller puts it, on the coroutine's stack as a rule, and
  * belongs to the task that entered it: the calls below are that task's, with the
- * exception of the two questions.  Left once, it is used up. */
+ * exception of the two questions.  Left once, it is used up.
+ *
+ * In a generator's body a block may be left by whoever drives the body on, be it another
+ * task, a thread, or nobody (the body ends at its yield).  The limit is that of the task
+ * that entered, wherever it is meanwhile; the exit then takes it back and passes the code
+ * on unchanged. */
 #ifndef HEIST_TIMEOUT_H
 #define HEIST_TIMEOUT_H
 
@@ -39,7 +44,8 @@ HEIST_API int heist_timeout_enter_at(heist_timeout *t, double when);
 /* Leaves the block, with the code it ended with; returns the code to go on with: -ETIMEDOUT when the time was up, the
  * block ended with -ECANCELED, and nobody else has asked; else `code`.  No timer is left behind, nor a request that
  * was the scope's own, delivered or not.
- * Context: the task that entered.  Suspends: never; it is no cancellation point.
+ * Context: the task that entered, or whoever drives the generator's body in which it was entered.  Suspends: never; it
+ * is no cancellation point.
  * Errors: HEIST_EINVALSTATE (not entered, left before, or another's), -EINVAL. */
 HEIST_API int heist_timeout_exit(heist_timeout *t, int code);
 

@@ -24,7 +24,8 @@ typedef struct heist_watch_options {
 #define HEIST_WATCH_OPTIONS_INIT {sizeof(heist_watch_options), 0, 0, 0}
 
 /* A watch with its first value, version 0.  opts may be NULL.  Context: any.  Suspends: never.
- * Ownership: *out is one reference; a reference to the value goes with it, unless it fails.  Errors: -ENOMEM, -EINVAL. */
+ * Ownership: *out is one reference; a reference to the value goes with it, unless it fails.  Errors: -ENOMEM,
+ * -EINVAL. */
 HEIST_API int heist_watch_new(void *value, const heist_watch_options *opts, heist_watch **out) HEIST_NODISCARD;
 /* Context: any.  Suspends: never.  Watchers hold a reference of their own. */
 HEIST_API heist_watch *heist_watch_ref(heist_watch *w);
