@@ -256,7 +256,7 @@ run_rounds() { # CONTENDERS WORKLOAD WORKERS ROUNDS RAW; 1 if the first contende
       case $2 in
         echo | http_hello)
           rc=0
-          for conns in 64 1000; do serve_once "$peer" "${labels[i]}" "$2" "$3" "$k" "$5" "$conns" || rc=1; done
+          for conns in 64 1000 $([[ $2 == echo ]] && echo 64+10000); do serve_once "$peer" "${labels[i]}" "$2" "$3" "$k" "$5" "$conns" || rc=1; done
           ;;
         *)
           run_once "$peer" "${labels[i]}" "$2" "$3" "$k" "$5"
