@@ -25,6 +25,8 @@ function(heist_part name)
     add_library(heist_${name}_static STATIC $<TARGET_OBJECTS:heist_${name}_objects>)
     set_target_properties(heist_${name} PROPERTIES OUTPUT_NAME heist-${name} EXPORT_NAME ${name} LINKER_LANGUAGE C
                           VERSION ${heist_version} SOVERSION ${heist_soversion})
+    # The core lies beside it, wherever the tree is moved to.
+    set_target_properties(heist_${name} PROPERTIES INSTALL_RPATH "$ORIGIN")
     set_target_properties(heist_${name}_static PROPERTIES OUTPUT_NAME heist-${name} EXPORT_NAME ${name}_static
                           LINKER_LANGUAGE C)
     target_link_libraries(heist_${name} PUBLIC heist)
