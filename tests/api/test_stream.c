@@ -395,6 +395,102 @@ static void a_connection_error_wakes_the_reader_and_stays_STRM_14(void **state) 
 }
 
 
+/* The peer resets after each number of bytes: what is read is a beginning of what was sent, in whole lines, and then the
+ * error, or the end where the kernel has thrown away the rest. */
+static int reset_at(void *arg, void **out) {
+    static const char text[] = "one\ntwo\nthree\n";
+    (void)arg, (void)out;
+    for (size_t cut = 0; cut <= sizeof text - 1; cut++) {
+        for (int way = 0; way < 3; way++) {
+            struct pair p;
+            char *line, got[64] = "", buf[4];
+            ptrdiff_t n;
+            size_t have = 0;
+            open_tcp(&p, NULL);
+            if (cut) WANT(write(p.fd, text, cut) == (ssize_t)cut);
+            if (way == 2) WANT_CODE(heist_stream_read(p.s, buf, 0), 0);
+            reset(&p);
+            if (way == 0) {
+                while ((n = heist_stream_readline(p.s, &line)) > 0) strcat(got, line);
+            } else if (way == 1) {
+                while ((n = heist_stream_readexactly(p.s, buf, 2, NULL)) == 0) strncat(got, buf, 2);
+            } else {
+                while ((n = heist_stream_read(p.s, buf, sizeof buf)) > 0) strncat(got, buf, (size_t)n);
+            }
+            have = strlen(got);
+            WANT_CODE(n, -ECONNRESET);
+            WANT(have <= cut && memcmp(got, text, have) == 0);
+            WANT(way != 0 || !have || got[have - 1] == '\n');
+            WANT_CODE(heist_stream_readline(p.s, &line), n);
+            close_pair(&p);
+        }
+    }
+    return 0;
+}
+static void a_reset_at_any_point_leaves_a_beginning(void **state) {
+    (void)state;
+    run_ok(reset_at, NULL);
+}
+
+static int half_open(void *arg, void **out) {
+    (void)arg, (void)out;
+    struct pair p;
+    char *line, buf[16];
+    open_tcp(&p, NULL);
+    put(p.fd, "bye\n");
+    shutdown(p.fd, SHUT_WR); /* it goes on reading */
+    WANT_CODE(heist_stream_readline(p.s, &line), 4);
+    WANT_CODE(heist_stream_readline(p.s, &line), 0);
+    WANT_CODE(heist_stream_write(p.s, "still yours", 11), 0);
+    WANT_CODE(heist_stream_drain(p.s), 0);
+    heist_stream_close(p.s);
+    WANT_CODE(heist_stream_wait_closed(p.s), 0);
+    fcntl(p.fd, F_SETFL, 0);
+    WANT(read(p.fd, buf, sizeof buf) == 11);
+    WANT(read(p.fd, buf, sizeof buf) == 0);
+    close_pair(&p);
+    return 0;
+}
+static void a_peer_that_ended_its_side_is_still_written_to(void **state) {
+    (void)state;
+    run_ok(half_open, NULL);
+}
+
+/* Interrupted again and again, and never lost: deadlines are set from another task while this one reads. */
+static int poke(void *s, void **out) {
+    (void)out;
+    for (int i = 0; i < 200; i++) {
+        heist_stream_set_read_deadline(s, heist_time() + 1000 + i);
+        int err = heist_sleep(i % 3 ? 0 : 0.0001);
+        if (err < 0) return err;
+    }
+    return 0;
+}
+static int poked_reader(void *arg, void **out) {
+    (void)arg, (void)out;
+    struct pair p;
+    char got[64] = "";
+    ptrdiff_t n;
+    heist_task *poker, *feeder;
+    open_pair(&p, NULL);
+    if (heist_create_task(poke, p.s, NULL, &poker) < 0 || heist_create_task(feed_slowly, &p.fd, NULL, &feeder) < 0)
+        return -ENOMEM;
+    heist_foreach_line(p.s, line, n) strcat(got, line);
+    WANT_CODE(n, 0);
+    WANT(strcmp(got, "slow\nlines come\nin pieces") == 0);
+    WANT_CODE(heist_await(poker, NULL), 0);
+    WANT_CODE(heist_await(feeder, NULL), 0);
+    heist_unref(poker);
+    heist_unref(feeder);
+    p.fd = -1;
+    close_pair(&p);
+    return 0;
+}
+static void a_deadline_that_is_moved_on_disturbs_no_read(void **state) {
+    (void)state;
+    run_ok(poked_reader, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         API_TEST(a_read_gives_what_is_there_and_zero_at_the_end_STRM_05),
@@ -409,6 +505,9 @@ int main(void) {
         API_TEST(a_fast_sender_is_held_back_by_its_socket_STRM_12),
         API_TEST(a_limit_below_zero_is_refused_STRM_13),
         API_TEST(a_connection_error_wakes_the_reader_and_stays_STRM_14),
+        API_TEST(a_reset_at_any_point_leaves_a_beginning),
+        API_TEST(a_peer_that_ended_its_side_is_still_written_to),
+        API_TEST(a_deadline_that_is_moved_on_disturbs_no_read),
     };
     return HARNESS_MAIN("stream", tests);
 }

@@ -4,6 +4,8 @@
 
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/un.h>
 
 /* A listener on loopback: its port as text. */
@@ -502,6 +504,95 @@ static void a_sendfile_is_cancelled_and_closed_like_a_write(void **state) {
     run_ok(cancelled_sendfile, NULL);
 }
 
+/* ---- running out ---- */
+
+static int open_without_descriptors(void *arg, void **out) {
+    (void)arg, (void)out;
+    char port[8];
+    heist_stream *s = NULL;
+    heist_open_options o = HEIST_OPEN_OPTIONS_INIT;
+    int l = listen_on("127.0.0.1:0", port), held[64], n = 0;
+    struct names names = {{"127.0.0.1:0", "127.0.0.2:0"}, 2};
+    use_names(&names);
+    struct rlimit before, few;
+    getrlimit(RLIMIT_NOFILE, &before);
+    few = before;
+    few.rlim_cur = (rlim_t)dup(0) + 1; /* the lowest free number is the last one */
+    close((int)few.rlim_cur - 1);
+    setrlimit(RLIMIT_NOFILE, &few);
+    while (n < 64 && (held[n] = dup(0)) >= 0) n++;
+    WANT_CODE(heist_open_connection("127.0.0.1", port, NULL, &s), -EMFILE);
+    o.happy_eyeballs_delay = 0.001;
+    WANT_CODE(heist_open_connection("many.test", port, &o, &s), -EMFILE);
+    WANT_CODE(heist_open_unix_connection("@nobody", NULL, &s), -EMFILE);
+    setrlimit(RLIMIT_NOFILE, &before);
+    while (n) close(held[--n]);
+    WANT(!s);
+    WANT_CODE(heist_open_connection("127.0.0.1", port, NULL, &s), 0);
+    heist_stream_close(s);
+    heist_stream_unref(s);
+    close(l);
+    return 0;
+}
+static void without_descriptors_opening_says_so(void **state) {
+    (void)state;
+    if (harness_valgrind()) skip(); /* keeps its own limit */
+    run_ok(open_without_descriptors, NULL);
+}
+
+static int open_once(void *arg, void **out) {
+    heist_open_options o = HEIST_OPEN_OPTIONS_INIT;
+    const char *port = arg;
+    heist_stream *s = NULL;
+    (void)out;
+    o.happy_eyeballs_delay = 1;
+    struct names names = {{"127.0.0.2:0", "127.0.0.1:0"}, 2};
+    heist_resolver_ops ops = HEIST_RESOLVER_OPS_INIT;
+    ops.lookup = lookup;
+    int err = heist_loop_set_resolver(NULL, &ops, &names);
+    if (err < 0) return err;
+    err = heist_open_connection("many.test", port, &o, &s); /* the first one refuses */
+    if (err == 0) {
+        heist_stream_close(s);
+        heist_stream_unref(s);
+    } else if (s) {
+        err = -EPROTO;
+    }
+    return err == -ECONNREFUSED ? -ENOMEM : err; /* the second attempt could not be made */
+}
+static void without_memory_opening_fails_and_leaves_nothing(void **state) {
+    (void)state;
+    char port[8];
+    int l = listen_on("127.0.0.1:0", port);
+    for (int all_later = 0; all_later < 2; all_later++) {
+        for (long n = 1;; n++) {
+            long blocks = harness_blocks();
+            int descriptors = harness_descriptors();
+            heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+            opts.workers = harness_workers();
+            harness_allocations();
+            harness_fail_allocation(n, all_later);
+            int err = heist_run(open_once, port, &opts, NULL);
+            harness_fail_allocation(0, false);
+            long asked = harness_allocations();
+            if (err != 0 && err != -ENOMEM) fail_msg("allocation %ld failing: %s", n, heist_error_name(err));
+            assert_int_equal(harness_blocks(), blocks);
+            assert_int_equal(harness_descriptors(), descriptors);
+            if (asked < n) break;
+            assert_true(n < 500);
+        }
+        for (int fd; (fd = accept_now(l)) >= 0;) {
+            close(fd);
+            fd_set ready;
+            struct timeval now = {0, 0};
+            FD_ZERO(&ready);
+            FD_SET(l, &ready);
+            if (select(l + 1, &ready, NULL, NULL, &now) <= 0) break;
+        }
+    }
+    close(l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         API_TEST(opening_resolves_connects_and_passes_errors_on_STRM_01),
@@ -513,6 +604,8 @@ int main(void) {
         API_TEST(nagle_is_off_unless_asked_for_STRM_37),
         API_TEST(both_ways_of_sendfile_send_the_same_bytes_STRM_39),
         API_TEST(a_sendfile_is_cancelled_and_closed_like_a_write),
+        API_TEST(without_descriptors_opening_says_so),
+        API_TEST(without_memory_opening_fails_and_leaves_nothing),
     };
     return HARNESS_MAIN("stream_open", tests);
 }
