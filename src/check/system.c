@@ -71,9 +71,9 @@ static bool is_stream(int fd) {
 
 HEIST_NOINLINE int heist__sim_call(const char *call, int fd) {
     static const char *const makes[] = {"socket", "accept4", "eventfd", "epoll_create1", NULL};
-    static const char *const moves[] = {"recv",   "send",    "sendmsg",  "recvfrom", "sendto",
+    static const char *const moves[] = {"recv",   "send",    "sendmsg",  "sendfile", "recvfrom", "sendto",
                                         "recvmsg", "recvmmsg", "sendmmsg", NULL};
-    static const char *const interruptible[] = {"read",     "write",  "recv",    "send",     "sendmsg",  "accept4",
+    static const char *const interruptible[] = {"read",     "write",  "writev",  "sendfile", "recv",    "send",     "sendmsg",  "accept4",
                                                 "recvfrom", "sendto", "recvmsg", "recvmmsg", "sendmmsg", NULL};
     struct heist__sim_thread *t = heist__sim_me();
     if (!t) return 0;
@@ -102,7 +102,7 @@ HEIST_NOINLINE int heist__sim_call(const char *call, int fd) {
 }
 
 size_t heist__sim_bytes(const char *call, int fd, size_t bytes) {
-    static const char *const streams[] = {"recv", "send", NULL};
+    static const char *const streams[] = {"recv", "send", "sendfile", NULL};
     struct heist__sim_thread *t = heist__sim_maybe() ? heist__sim_me() : NULL;
     if (!t || bytes < 2 || !is_one_of(call, streams)) return bytes;
     uint32_t limit = bytes - 1 > UINT32_MAX ? UINT32_MAX : (uint32_t)(bytes - 1);

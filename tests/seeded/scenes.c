@@ -1883,6 +1883,159 @@ SCENE(composition) {
     close_runtime(rt);
 }
 
+/* ---- streams: writers from everywhere, a reader that is interrupted, and an end by lot ----
+ *
+ * What a write accepted comes whole and in one piece, in the order of each writer, unless the stream is aborted; a
+ * deadline that is set under a reader who has nothing to read ends his wait. */
+
+enum { RECORD = 3000, RECORDS = 2, WRITERS = 3 };
+enum { CLOSE_AFTER, CLOSE_ANY_TIME, ABORT_ANY_TIME };
+
+struct stream_scene {
+    heist_stream *from, *to;
+    int ending;
+    _Atomic(int) accepted, next_writer, writing;
+};
+
+static heist_stream *stream_over(int fd) {
+    heist_conn *c;
+    heist_stream *s;
+    heist_stream_options o = HEIST_STREAM_OPTIONS_INIT;
+    o.high_water = RECORD;
+    heist_sim_check(heist_conn_open(fd, &c) == 0);
+    heist_sim_check(heist_stream_from_conn(c, &o, &s) == 0);
+    return s;
+}
+
+static void stream_write(struct stream_scene *s) {
+    char buf[RECORD];
+    memset(buf, 'a' + atomic_fetch_add(&s->next_writer, 1), sizeof(buf));
+    for (int i = 0; i < RECORDS; i++) {
+        struct iovec iov[2] = {{buf, 1000}, {buf + 1000, RECORD - 1000}};
+        int err = heist_sim_choose(2) ? heist_stream_write(s->from, buf, sizeof(buf))
+                                      : heist_stream_writelines(s->from, iov, 2);
+        if (err == 0) atomic_fetch_add(&s->accepted, 1);
+        else heist_sim_check(err == HEIST_ECLOSED && s->ending != CLOSE_AFTER);
+        if (err == 0 && heist_sim_choose(2)) err = heist_stream_drain(s->from);
+        heist_sim_check(err == 0 || (err == HEIST_ECLOSED && s->ending != CLOSE_AFTER));
+        if (err) break;
+    }
+    if (atomic_fetch_sub(&s->writing, 1) == 1 && s->ending == CLOSE_AFTER) heist_stream_close(s->from);
+}
+
+static int stream_writer(void *arg, void **out) {
+    (void)out;
+    stream_write(arg);
+    return 0;
+}
+static void stream_thread(void *arg) { stream_write(arg); }
+
+static int stream_ender(void *arg, void **out) {
+    (void)out;
+    struct stream_scene *s = arg;
+    for (uint32_t i = heist_sim_choose(5); i; i--) (void)heist_yield();
+    heist_stream_set_read_deadline(s->to, heist_time() - 1); /* the reader must not mind */
+    if (s->ending == CLOSE_ANY_TIME) heist_stream_close(s->from);
+    if (s->ending == ABORT_ANY_TIME) heist_stream_abort(s->from);
+    return 0;
+}
+
+static int stream_deadline(void *arg, void **out) {
+    (void)out;
+    for (uint32_t i = heist_sim_choose(3); i; i--) (void)heist_yield();
+    return heist_stream_set_read_deadline(((struct stream_scene *)arg)->to, heist_time());
+}
+
+static int stream_main(void *arg, void **out) {
+    (void)out;
+    struct stream_scene *s = arg;
+    heist_task *t[3];
+    heist_sim_thread *h;
+    int ends[2], small = 1;
+    heist_sim_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    s->from = stream_over(ends[0]);
+    s->to = stream_over(ends[1]);
+
+    /* Nothing to read: the deadline alone ends the wait. */
+    char *line, buf[5000];
+    heist_sim_check(heist_create_task(stream_deadline, s, NULL, &t[0]) == 0);
+    heist_sim_check(heist_stream_readline(s->to, &line) == -ETIMEDOUT);
+    heist_sim_check(heist_await(t[0], NULL) == 0);
+    heist_unref(t[0]);
+    heist_stream_set_read_deadline(s->to, HEIST_FOREVER);
+
+    heist_coro_fn body[3] = {stream_writer, stream_writer, stream_ender};
+    for (int i = 0; i < 3; i++) heist_sim_check(heist_create_task(body[i], s, NULL, &t[i]) == 0);
+    heist_sim_check(heist_sim_thread_start(stream_thread, s, &h) == 0);
+    int got = 0, run = 0;
+    char last = 0;
+    ptrdiff_t n;
+    while ((n = heist_stream_read(s->to, buf, sizeof(buf))) != 0) {
+        if (n == -ETIMEDOUT) heist_stream_set_read_deadline(s->to, HEIST_FOREVER);
+        else heist_sim_check(n > 0);
+        for (ptrdiff_t i = 0; i < n; i++, run++) {
+            if (run % RECORD == 0) last = buf[i], got++;
+            heist_sim_check(buf[i] == last);
+        }
+    }
+    heist_sim_thread_join(h); /* at the end of the stream nothing holds it up */
+    for (int i = 0; i < 3; i++) {
+        heist_sim_check(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    heist_stream_close(s->from);
+    heist_sim_check(heist_stream_wait_closed(s->from) == 0);
+    if (s->ending != ABORT_ANY_TIME) heist_sim_check(run % RECORD == 0 && got == atomic_load(&s->accepted));
+    heist_stream_close(s->to);
+    heist_stream_unref(s->to);
+    heist_stream_unref(s->from);
+    return 0;
+}
+
+SCENE(streams) {
+    heist_runtime *rt = open_runtime(arg);
+    struct stream_scene s = {.ending = (int)heist_sim_choose(3), .writing = WRITERS};
+    heist_task *t;
+    heist_sim_check(heist_runtime_run_coroutine(rt, stream_main, &s, NULL, &t) == 0);
+    heist_sim_check(heist_await(t, NULL) == 0);
+    heist_unref(t);
+    close_runtime(rt);
+}
+
+/* A close that nobody waits for, with unsent data, and the runtime closes behind it: nothing is left. */
+
+static int stream_left(void *arg, void **out) {
+    int *ends = arg, small = 1;
+    char buf[RECORD * 4] = "";
+    (void)out;
+    setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+    heist_stream *s = stream_over(ends[0]);
+    heist_sim_check(heist_stream_write(s, buf, sizeof(buf)) == 0);
+    if (heist_sim_choose(2)) (void)heist_yield();
+    if (heist_sim_choose(2)) heist_stream_write_eof(s);
+    heist_stream_close(s);
+    if (heist_sim_choose(2)) (void)heist_yield();
+    heist_stream_unref(s);
+    return 0;
+}
+
+SCENE(stream_unsent) {
+    int ends[2];
+    heist_sim_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    heist_runtime *rt = open_runtime(arg);
+    heist_task *t;
+    heist_sim_check(heist_runtime_run_coroutine(rt, stream_left, ends, NULL, &t) == 0);
+    heist_sim_check(heist_await(t, NULL) == 0);
+    heist_unref(t);
+    close_runtime(rt);
+    char buf[4096];
+    ssize_t n;
+    while ((n = recv(ends[1], buf, sizeof(buf), MSG_DONTWAIT)) > 0) {}
+    heist_sim_check(n == 0); /* it was closed */
+    close(ends[1]);
+}
+
 const struct scene scenes[] = {
     {"spawn", spawn, 1},
     {"gather", gather, 1},
@@ -1907,6 +2060,8 @@ const struct scene scenes[] = {
     {"readers", readers, 1},
     {"guests", guests, 1},
     {"endpoint", endpoint, 1},
+    {"streams", streams, 1},
+    {"stream_unsent", stream_unsent, 1},
     {"last_reference", last_reference, 1},
     {"executor", executor, 1},
     {"section", section, 2},
