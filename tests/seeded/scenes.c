@@ -1940,10 +1940,9 @@ static int stream_ender(void *arg, void **out) {
     return 0;
 }
 
-static int stream_deadline(void *arg, void **out) {
-    (void)out;
-    for (uint32_t i = heist_sim_choose(3); i; i--) (void)heist_yield();
-    return heist_stream_set_read_deadline(((struct stream_scene *)arg)->to, heist_time());
+static void stream_deadline(void *arg) {
+    for (uint32_t i = heist_sim_choose(20); i; i--) heist_sim_point();
+    heist_sim_check(heist_stream_set_read_deadline(((struct stream_scene *)arg)->to, heist_time()) == 0);
 }
 
 static int stream_main(void *arg, void **out) {
@@ -1959,10 +1958,9 @@ static int stream_main(void *arg, void **out) {
 
     /* Nothing to read: the deadline alone ends the wait. */
     char *line, buf[5000];
-    heist_sim_check(heist_create_task(stream_deadline, s, NULL, &t[0]) == 0);
+    heist_sim_check(heist_sim_thread_start(stream_deadline, s, &h) == 0);
     heist_sim_check(heist_stream_readline(s->to, &line) == -ETIMEDOUT);
-    heist_sim_check(heist_await(t[0], NULL) == 0);
-    heist_unref(t[0]);
+    heist_sim_thread_join(h);
     heist_stream_set_read_deadline(s->to, HEIST_FOREVER);
 
     heist_coro_fn body[3] = {stream_writer, stream_writer, stream_ender};
