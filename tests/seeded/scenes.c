@@ -1888,7 +1888,7 @@ SCENE(composition) {
  * What a write accepted comes whole and in one piece, in the order of each writer, unless the stream is aborted; a
  * deadline that is set under a reader who has nothing to read ends his wait. */
 
-enum { RECORD = 3000, RECORDS = 2, WRITERS = 3 };
+enum { RECORD = 8000, RECORDS = 2, WRITERS = 3 };
 enum { CLOSE_AFTER, CLOSE_ANY_TIME, ABORT_ANY_TIME };
 
 struct stream_scene {
