@@ -92,6 +92,7 @@ void bench_foreign_roundtrip(const struct bench_args *args);
 void bench_mutex(const struct bench_args *args);
 void bench_blocked(const struct bench_args *args);
 void bench_executor(const struct bench_args *args);
+void bench_process(const struct bench_args *args);
 void bench_accept(const struct bench_args *args);
 void bench_echo(const struct bench_args *args);
 void bench_stream(const struct bench_args *args);

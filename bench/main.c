@@ -32,6 +32,7 @@ static const struct bench_workload workloads[] = {
     {"blocked", 5, bench_blocked},
     {"generator", 20000000, bench_generator},
     {"executor", 300000, bench_executor},
+    {"process", 1000, bench_process},
     {"accept", 50000, bench_accept},
     {"stream", 2048, bench_stream},
     {"files", 200000, bench_files},
