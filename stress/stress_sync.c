@@ -7,7 +7,8 @@
  * and each index once; what is done once is done once; an event or a wait group is not
  * touched after the wait that needed it.  A call that was cancelled, timed out or
  * refused has taken nothing.  On one worker nobody gets a lock or permit twice while another
- * waits for it; and every wait is answered, however greedy the others are.
+ * waits for it; on any number nobody who comes later passes one that was seen in the queue; and
+ * every wait is answered, however greedy the others are.
  * Threads: members are tasks, pinned tasks of two runtimes and plain threads; cancellers.
  * Invariant: an object under attack is found by an index, members never leave with one
  * in hand, and a member that waits has its slot of the watchdog set. */
@@ -502,7 +503,7 @@ static void check_objects(void) {
  *
  * On one worker the order of the calls is the order in which they are queued, so the bound can be counted: while one
  * waits, each of the others has what it waits for at most once, however greedy they are.  (With more workers a call may
- * stand for long before it is queued, and nobody outside can tell.) */
+ * stand for long before it is queued, and nobody outside can tell, but by looking: see the next law.) */
 
 #define FAIR_MOST 16
 struct fair {
@@ -563,6 +564,90 @@ static void first_come(struct stress_rng *rng) {
     }
     stress_runtime_end(rt);
     stress_check(heist_lock_destroy(&f.lock) == 0 && heist_semaphore_destroy(&f.permits) == 0, "somebody waits in the end");
+}
+
+/* ---- whoever stands in the queue is not passed ----
+ *
+ * On any number of workers: one that was seen in the queue of a semaphore or a read-write lock has it before all who
+ * come after that.  Of a lock this is so for a pinned task; others may be passed while they are on their way. */
+
+#define GREEDY 6
+struct row {
+    int kind; /* 0 semaphore, 1 read-write lock, 2 lock */
+    heist_semaphore permit;
+    heist_rwlock rwlock;
+    heist_lock lock;
+    _Atomic(int) served, passed;
+};
+
+static int row_acquire(struct row *r) {
+    return r->kind == 0   ? heist_semaphore_acquire(&r->permit)
+           : r->kind == 1 ? heist_rwlock_acquire_write(&r->rwlock)
+                          : heist_lock_acquire(&r->lock);
+}
+
+static int row_release(struct row *r) {
+    return r->kind == 0   ? heist_semaphore_release(&r->permit)
+           : r->kind == 1 ? heist_rwlock_release_write(&r->rwlock)
+                          : heist_lock_release(&r->lock);
+}
+
+static bool row_has_one(struct row *r) {
+    char text[160];
+    if (r->kind == 0) heist_semaphore_repr(&r->permit, text, sizeof text);
+    else if (r->kind == 1) heist_rwlock_repr(&r->rwlock, text, sizeof text);
+    else heist_lock_repr(&r->lock, text, sizeof text);
+    return strstr(text, "waiters=1>") != NULL;
+}
+
+static int stands_first(void *arg, void **out) {
+    struct row *r = arg;
+    (void)out;
+    int err = row_acquire(r);
+    s_set(&r->served, 1);
+    return err ? err : row_release(r);
+}
+
+static int pushes_in(void *arg, void **out) {
+    struct row *r = arg;
+    int err = 0;
+    (void)out;
+    for (int i = 0; i < 20 && !err; i++) {
+        err = row_acquire(r);
+        if (err) break;
+        if (!s_get(&r->served)) s_add(&r->passed, 1);
+        err = row_release(r);
+        if (i % 4 == 3 && !err) err = heist_yield();
+    }
+    return err;
+}
+
+static void not_passed(struct stress_rng *rng) {
+    struct row r = {.kind = (int)stress_below(rng, 3), .lock = HEIST_LOCK_INIT, .rwlock = HEIST_RWLOCK_INIT};
+    heist_task *task[GREEDY + 1];
+    heist_runtime *rt = stress_runtime("row", stress_draw_workers(rng), NULL);
+    heist_task_options pinned = HEIST_TASK_OPTIONS_INIT;
+    pinned.flags = HEIST_TASK_PINNED;
+    stress_phase("whoever stands in the queue is not passed");
+    if (heist_semaphore_init(&r.permit, 1) || row_acquire(&r)) stress_die("the first of a row");
+    int n = 1 + (int)stress_below(rng, GREEDY);
+    for (int i = 0; i <= n; i++) {
+        bool first = i == 0;
+        int err = heist_runtime_run_coroutine(rt, first ? stands_first : pushes_in, &r,
+                                              first && r.kind == 2 ? &pinned : NULL, &task[i]);
+        if (err < 0) stress_die("one of a row: %s", heist_strerror(err));
+        while (first && !row_has_one(&r)) stress_block(0.00002);
+    }
+    stress_pause(rng, 0.0002);
+    stress_check(row_release(&r) == 0, "the first of a row could not go");
+    for (int i = 0; i <= n; i++) {
+        int err = heist_await(task[i], NULL);
+        stress_check(err == 0, "one of a row ended with %s", heist_error_name(err));
+        heist_unref(task[i]);
+    }
+    stress_runtime_end(rt);
+    stress_check(s_get(&r.passed) == 0, "of kind %d one was passed %d times in its queue", r.kind, s_get(&r.passed));
+    stress_progress(1);
 }
 
 static void one_round(struct stress_rng *rng) {
@@ -634,6 +719,7 @@ static void one_round(struct stress_rng *rng) {
     stress_runtime_end(rt[0]);
     check_objects();
     first_come(rng);
+    not_passed(rng);
 }
 
 int main(int argc, char **argv) {
