@@ -116,10 +116,10 @@ HEIST_API int heist_generator_close(heist_generator *g);
 /* Gives value to whoever drives the generator, and waits there for the next step.  0: *sent is what was sent, NULL for
  * next (sent may be NULL); or the code that was thrown: clean up and return it.  The body may go on in another thread.
  * Context: the body of self, or a function it calls.  Suspends: may.
- * Errors: -EINVAL anywhere else.  Undefined: in a task that the body awaits; a block of the task's (heist_timeout,
- * heist_group, heist_context_run, a section that is blocking or uncancellable) that begins in the body and ends
- * outside, or the other way round: between two yields it is as good as anywhere, and so are steps within a block of the
- * driver's. */
+ * Errors: -EINVAL anywhere else.  Undefined: in a task that the body awaits; a block of the task's (heist_group,
+ * heist_context_run, a section that is blocking or uncancellable) that begins in the body and ends outside, or the
+ * other way round: between two yields it is as good as anywhere, and so are steps within a block of the driver's.  (Of
+ * blocks with a deadline heist/timeout.h tells.) */
 HEIST_API int heist_generator_yield(heist_generator *self, void *value, void **sent);
 /* Delegates to inner until its end: its values come out of self; what is sent to self, thrown or closed goes to inner.
  * 0 and inner's return value, or its code; when self is closed, HEIST_EGENEXIT after inner was closed.

@@ -34,16 +34,11 @@ int heist_barrier_destroy(heist_barrier *barrier) {
     if (!barrier) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct barrier *b = inside(barrier);
-    heist__spin_lock(&b->guard);
-    int err = b->queue.head ? -EBUSY : 0;
-    heist__spin_unlock(&b->guard);
-    return err;
+    return heist__embedded_destroy(&b->guard, &b->queue);
 }
 
 struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    struct barrier *barrier;
+    struct heist__embedded_wait as;
     int index;
     bool last; /* it has let the others go, who may end the barrier's memory */
 };
@@ -52,7 +47,7 @@ struct waiting {
 static struct heist__waitnode *release(struct barrier *b) {
     int index = 0;
     for (struct heist__waitnode *n = b->queue.head; n; n = n->next)
-        heist_container_of(n, struct waiting, node)->index = index++;
+        heist_container_of(n, struct waiting, as.node)->index = index++;
     b->waiting = 0;
     return heist__waitq_claim_all(&b->queue, 0);
 }
@@ -68,14 +63,13 @@ static int arrive(struct barrier *b, struct heist__waitnode **woken) {
 
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct barrier *b = w->barrier;
+    struct waiting *w = heist_container_of(wait, struct waiting, as.wait);
+    struct barrier *b = heist_container_of(w->as.queue, struct barrier, queue);
     struct heist__waitnode *woken = NULL;
     heist__spin_lock(&b->guard);
     int got = arrive(b, &woken);
     if (got == -EAGAIN) {
-        w->node.park = wait->park;
-        heist__waitq_link(&b->queue, &w->node);
+        heist__embedded_link(&w->as);
         b->waiting++;
     }
     heist__spin_unlock(&b->guard);
@@ -88,11 +82,12 @@ static bool publish(struct heist__wait *wait, heist_loop *loop) {
 }
 
 static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->barrier->guard);
-    if (w->node.linked) w->barrier->waiting--;
-    heist__waitq_unlink(&w->barrier->queue, &w->node);
-    heist__spin_unlock(&w->barrier->guard);
+    struct waiting *w = heist_container_of(wait, struct waiting, as.wait);
+    struct barrier *b = heist_container_of(w->as.queue, struct barrier, queue);
+    heist__spin_lock(&b->guard);
+    if (w->as.node.linked) b->waiting--;
+    heist__waitq_unlink(&b->queue, &w->as.node);
+    heist__spin_unlock(&b->guard);
 }
 
 static int wait(struct barrier *b, int64_t deadline_ns) {
@@ -107,14 +102,11 @@ static int wait(struct barrier *b, int64_t deadline_ns) {
     if (got != -EAGAIN) return got;
     heist__embedded_waits(self);
     struct waiting w;
-    w.barrier = b;
     w.index = 0; /* told by the last to arrive */
     w.last = false;
-    w.node.linked = false;
-    w.wait.deadline_ns = deadline_ns;
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
-    err = heist__wait(&w.wait);
+    heist__embedded_init(&w.as, &b->guard, &b->queue, deadline_ns, publish);
+    w.as.wait.withdraw = withdraw;
+    err = heist__wait(&w.as.wait);
     if (err) return err;
     if (!w.last) heist__guard_pass(&b->guard);
     return w.index;

@@ -39,10 +39,7 @@ int heist_condition_destroy(heist_condition *condition) {
     if (!condition) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct condition *c = inside(condition);
-    heist__spin_lock(&c->guard);
-    int err = c->queue.head ? -EBUSY : 0;
-    heist__spin_unlock(&c->guard);
-    return err;
+    return heist__embedded_destroy(&c->guard, &c->queue);
 }
 
 struct waiting {

@@ -37,6 +37,46 @@ static inline void heist__guard_pass(struct heist__spin *guard) {
     heist__spin_unlock(guard);
 }
 
+/* One that waits in the queue of such an object. */
+struct heist__embedded_wait {
+    struct heist__wait wait;
+    struct heist__waitnode node;
+    struct heist__spin *guard;
+    struct heist__waitq *queue; /* guard */
+};
+
+/* Under the guard. */
+static inline void heist__embedded_link(struct heist__embedded_wait *w) {
+    w->node.park = w->wait.park;
+    heist__waitq_link(w->queue, &w->node);
+}
+
+static inline void heist__embedded_withdraw(struct heist__wait *wait) {
+    struct heist__embedded_wait *w = heist_container_of(wait, struct heist__embedded_wait, wait);
+    heist__spin_lock(w->guard);
+    heist__waitq_unlink(w->queue, &w->node);
+    heist__spin_unlock(w->guard);
+}
+
+static inline void heist__embedded_init(struct heist__embedded_wait *w, struct heist__spin *guard,
+                                        struct heist__waitq *queue, int64_t deadline_ns,
+                                        bool (*publish)(struct heist__wait *wait, heist_loop *loop)) {
+    w->guard = guard;
+    w->queue = queue;
+    w->node.linked = false;
+    w->wait.deadline_ns = deadline_ns;
+    w->wait.publish = publish;
+    w->wait.withdraw = heist__embedded_withdraw;
+}
+
+/* 0, or -EBUSY: somebody waits. */
+static inline int heist__embedded_destroy(struct heist__spin *guard, const struct heist__waitq *queue) {
+    heist__spin_lock(guard);
+    int err = queue->head ? -EBUSY : 0;
+    heist__spin_unlock(guard);
+    return err;
+}
+
 /* Before a plain thread waits: such an object has no constructor that would have made the page. */
 static inline void heist__embedded_waits(const struct heist__self *self) {
     if (!self->task) (void)heist__fork_guard();

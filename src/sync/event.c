@@ -30,40 +30,21 @@ int heist_event_destroy(heist_event *event) {
     if (!event) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct event *e = inside(event);
-    heist__spin_lock(&e->guard);
-    int err = e->queue.head ? -EBUSY : 0;
-    heist__spin_unlock(&e->guard);
-    return err;
+    return heist__embedded_destroy(&e->guard, &e->queue);
 }
 
 /* acq: pairs with set */
 static bool is_set(struct event *e) { return a_load_acq(&e->set); }
 
-struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    struct event *event;
-};
-
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct event *e = w->event;
+    struct heist__embedded_wait *w = heist_container_of(wait, struct heist__embedded_wait, wait);
+    struct event *e = heist_container_of(w->queue, struct event, queue);
     heist__spin_lock(&e->guard);
     bool waits = !is_set(e);
-    if (waits) {
-        w->node.park = wait->park;
-        heist__waitq_link(&e->queue, &w->node);
-    }
+    if (waits) heist__embedded_link(w);
     heist__spin_unlock(&e->guard);
     return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->event->guard);
-    heist__waitq_unlink(&w->event->queue, &w->node);
-    heist__spin_unlock(&w->event->guard);
 }
 
 static int wait(struct event *e, int64_t deadline_ns) {
@@ -72,12 +53,8 @@ static int wait(struct event *e, int64_t deadline_ns) {
     if (err) return err;
     if (!is_set(e)) {
         heist__embedded_waits(self);
-        struct waiting w;
-        w.event = e;
-        w.node.linked = false;
-        w.wait.deadline_ns = deadline_ns;
-        w.wait.publish = publish;
-        w.wait.withdraw = withdraw;
+        struct heist__embedded_wait w;
+        heist__embedded_init(&w, &e->guard, &e->queue, deadline_ns, publish);
         err = heist__wait(&w.wait);
         if (err) return err;
     }

@@ -39,9 +39,7 @@ int heist_rwlock_destroy(heist_rwlock *lock) {
 }
 
 struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    struct rwlock *lock;
+    struct heist__embedded_wait as;
     bool writes;
 };
 
@@ -57,7 +55,7 @@ static bool enter(struct rwlock *l, bool writes) {
 static struct heist__waitnode *admit(struct rwlock *l) {
     struct heist__waitnode *woken = NULL, **end = &woken;
     for (struct heist__waitnode *n; (n = l->queue.head);) {
-        bool writes = heist_container_of(n, struct waiting, node)->writes;
+        bool writes = heist_container_of(n, struct waiting, as.node)->writes;
         if (!enter(l, writes)) break;
         heist__waitq_unlink(&l->queue, n);
         int claim = heist__waitq_claim_node(n, 0);
@@ -82,23 +80,22 @@ static bool try_enter(struct rwlock *l, bool writes) {
 
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct rwlock *l = w->lock;
+    struct waiting *w = heist_container_of(wait, struct waiting, as.wait);
+    struct rwlock *l = heist_container_of(w->as.queue, struct rwlock, queue);
     heist__spin_lock(&l->guard);
     bool in = !l->queue.head && enter(l, w->writes);
     if (!in) {
-        w->node.park = wait->park;
-        heist__waitq_link(&l->queue, &w->node);
+        heist__embedded_link(&w->as);
     }
     heist__spin_unlock(&l->guard);
     return !in;
 }
 
 static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct rwlock *l = w->lock;
+    struct waiting *w = heist_container_of(wait, struct waiting, as.wait);
+    struct rwlock *l = heist_container_of(w->as.queue, struct rwlock, queue);
     heist__spin_lock(&l->guard);
-    heist__waitq_unlink(&l->queue, &w->node);
+    heist__waitq_unlink(&l->queue, &w->as.node);
     struct heist__waitnode *woken = admit(l); /* readers behind a writer that has left */
     heist__spin_unlock(&l->guard);
     heist__waitq_wake_all(woken);
@@ -111,13 +108,10 @@ static int acquire(struct rwlock *l, bool writes, int64_t deadline_ns) {
     if (try_enter(l, writes)) return 0;
     heist__embedded_waits(self);
     struct waiting w;
-    w.lock = l;
     w.writes = writes;
-    w.node.linked = false;
-    w.wait.deadline_ns = deadline_ns;
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
-    err = heist__wait(&w.wait);
+    heist__embedded_init(&w.as, &l->guard, &l->queue, deadline_ns, publish);
+    w.as.wait.withdraw = withdraw;
+    err = heist__wait(&w.as.wait);
     if (!err) heist__guard_pass(&l->guard);
     return err;
 }

@@ -39,10 +39,7 @@ int heist_semaphore_destroy(heist_semaphore *semaphore) {
     if (!semaphore) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     struct semaphore *s = inside(semaphore);
-    heist__spin_lock(&s->guard);
-    int err = s->queue.head ? -EBUSY : 0;
-    heist__spin_unlock(&s->guard);
-    return err;
+    return heist__embedded_destroy(&s->guard, &s->queue);
 }
 
 static bool take(struct semaphore *s) {
@@ -53,32 +50,16 @@ static bool take(struct semaphore *s) {
     return taken;
 }
 
-struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    struct semaphore *semaphore;
-};
-
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct semaphore *s = w->semaphore;
+    struct heist__embedded_wait *w = heist_container_of(wait, struct heist__embedded_wait, wait);
+    struct semaphore *s = heist_container_of(w->queue, struct semaphore, queue);
     heist__spin_lock(&s->guard);
     bool taken = s->value > 0;
     s->value -= taken;
-    if (!taken) {
-        w->node.park = wait->park;
-        heist__waitq_link(&s->queue, &w->node);
-    }
+    if (!taken) heist__embedded_link(w);
     heist__spin_unlock(&s->guard);
     return !taken;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->semaphore->guard);
-    heist__waitq_unlink(&w->semaphore->queue, &w->node);
-    heist__spin_unlock(&w->semaphore->guard);
 }
 
 static int acquire(struct semaphore *s, int64_t deadline_ns) {
@@ -87,12 +68,8 @@ static int acquire(struct semaphore *s, int64_t deadline_ns) {
     if (err) return err;
     if (take(s)) return 0;
     heist__embedded_waits(self);
-    struct waiting w;
-    w.semaphore = s;
-    w.node.linked = false;
-    w.wait.deadline_ns = deadline_ns;
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
+    struct heist__embedded_wait w;
+    heist__embedded_init(&w, &s->guard, &s->queue, deadline_ns, publish);
     err = heist__wait(&w.wait);
     if (!err) heist__guard_pass(&s->guard);
     return err;

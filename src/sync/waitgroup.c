@@ -54,31 +54,15 @@ int heist_waitgroup_add(heist_waitgroup *group, int64_t n) {
 
 int heist_waitgroup_done(heist_waitgroup *group) { return heist_waitgroup_add(group, -1); }
 
-struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    struct waitgroup *group;
-};
-
 static bool publish(struct heist__wait *wait, heist_loop *loop) {
     (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    struct waitgroup *g = w->group;
+    struct heist__embedded_wait *w = heist_container_of(wait, struct heist__embedded_wait, wait);
+    struct waitgroup *g = heist_container_of(w->queue, struct waitgroup, queue);
     heist__spin_lock(&g->guard);
     bool waits = g->count != 0;
-    if (waits) {
-        w->node.park = wait->park;
-        heist__waitq_link(&g->queue, &w->node);
-    }
+    if (waits) heist__embedded_link(w);
     heist__spin_unlock(&g->guard);
     return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->group->guard);
-    heist__waitq_unlink(&w->group->queue, &w->node);
-    heist__spin_unlock(&w->group->guard);
 }
 
 static int wait(struct waitgroup *g, int64_t deadline_ns) {
@@ -90,12 +74,8 @@ static int wait(struct waitgroup *g, int64_t deadline_ns) {
     heist__spin_unlock(&g->guard);
     if (!waits) return 0;
     heist__embedded_waits(self);
-    struct waiting w;
-    w.group = g;
-    w.node.linked = false;
-    w.wait.deadline_ns = deadline_ns;
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
+    struct heist__embedded_wait w;
+    heist__embedded_init(&w, &g->guard, &g->queue, deadline_ns, publish);
     err = heist__wait(&w.wait);
     if (!err) heist__guard_pass(&g->guard);
     return err;
