@@ -33,7 +33,8 @@ static size_t read_blocks(struct pipe *p) {
     char *buf = malloc(INTO);
     BENCH_CHECK(buf);
     size_t got = 0;
-    for (ptrdiff_t n; (n = heist_stream_read(p->in, buf, INTO)) != 0; got += (size_t)n) BENCH_MUST((int)(n < 0 ? n : 0));
+    for (ptrdiff_t n; (n = heist_stream_read(p->in, buf, INTO)) != 0; got += (size_t)n)
+        BENCH_MUST((int)(n < 0 ? n : 0));
     free(buf);
     return got;
 }

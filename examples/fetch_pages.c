@@ -26,7 +26,8 @@ static int serve_page(heist_stream *s, void *user) {
     if (n <= 0) return (int)n;
     int err = heist_barrier_wait(&everybody);
     if (err < 0) return err;
-    int length = snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>\nThis is %s\n</html>\n", path);
+    int length =
+        snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>\nThis is %s\n</html>\n", path);
     return heist_stream_write(s, text, (size_t)length); /* the stream is closed, and flushed, by the server */
 }
 
@@ -43,7 +44,8 @@ static int get_url(void *arg, void **out) {
     heist_stream *s;
     int err = heist_open_connection("127.0.0.1", f->port, NULL, &s);
     if (err < 0) return err;
-    int length = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", f->path);
+    int length =
+        snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", f->path);
     err = heist_stream_write(s, request, (size_t)length);
     char *html = calloc(1, 1), *more;
     bool in_body = false;

@@ -56,7 +56,7 @@ struct side {
     char *bytes; /* RAW: what is not a whole record yet */
     size_t have;
     bool at_end;
-    int end; /* why the reader stopped */
+    int end;              /* why the reader stopped */
     _Atomic(bool) broken; /* ended otherwise than in order */
 };
 
@@ -89,8 +89,8 @@ static size_t make_record(const struct writer *w, char *buf, size_t payload) {
 }
 
 static bool is_end(int err) {
-    return err == HEIST_ECLOSED || err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT ||
-           err == -ECANCELED || err == -ENOTCONN;
+    return err == HEIST_ECLOSED || err == -EPIPE || err == -ECONNRESET || err == -ETIMEDOUT || err == -ECANCELED ||
+           err == -ENOTCONN;
 }
 
 /* ---- writing ---- */
@@ -115,7 +115,8 @@ static int send_record(struct writer *w, char *buf) {
     }
     if (err == 0) w->next++;
     if (err < 0)
-        stress_check(is_end(err), "writer %d of link %" PRIu64 " met %s", w->number, s->link->id, heist_error_name(err));
+        stress_check(is_end(err), "writer %d of link %" PRIu64 " met %s", w->number, s->link->id,
+                     heist_error_name(err));
     stress_progress(1);
     return err;
 }
@@ -153,10 +154,8 @@ static int task_writer(void *arg, void **out) {
     char *buf = stress_alloc(HEAD + LONGEST + 1);
     int err = 0;
     while (w->next < w->records && err == 0) {
-        if (w->side->file >= 0 && stress_chance(&w->rng, 5))
-            err = send_file(w, buf);
-        else
-            err = send_record(w, buf);
+        if (w->side->file >= 0 && stress_chance(&w->rng, 5)) err = send_file(w, buf);
+        else err = send_record(w, buf);
         if (err == 0 && w->kind == DRAINS) {
             err = heist_stream_drain(w->side->stream);
             if (err == -ETIMEDOUT) {
@@ -207,16 +206,16 @@ static int start_writer(struct writer *w) {
     int err = 0;
     heist_loop *loop;
     switch (w->kind) {
-    case CALLBACK:
-        err = heist_future_new(NULL, &w->done);
-        if (err == 0) err = heist_get_running_loop(&loop);
-        if (err == 0) err = heist_loop_call_soon(loop, callback_writer, w, NULL, NULL);
-        break;
-    case THREAD:
-        err = heist_future_new(NULL, &w->done);
-        if (err == 0) stress_thread(&w->thread, thread_writer, w);
-        break;
-    default: err = heist_create_task(task_writer, w, NULL, &w->task); break;
+        case CALLBACK:
+            err = heist_future_new(NULL, &w->done);
+            if (err == 0) err = heist_get_running_loop(&loop);
+            if (err == 0) err = heist_loop_call_soon(loop, callback_writer, w, NULL, NULL);
+            break;
+        case THREAD:
+            err = heist_future_new(NULL, &w->done);
+            if (err == 0) stress_thread(&w->thread, thread_writer, w);
+            break;
+        default: err = heist_create_task(task_writer, w, NULL, &w->task); break;
     }
     if (err < 0) {
         if (w->done) heist_unref(w->done);
@@ -243,7 +242,8 @@ static void check_record(struct side *s, const char *p, size_t n) {
     s->got[writer] = number + 1;
     for (size_t i = 0; i + 1 < rest; i++)
         if (p[HEAD + i] != byte_at(id, (int)writer, number, i)) {
-            stress_fail("link %" PRIu64 ": byte %zu of record %u of writer %u is %d", id, i, number, writer, p[HEAD + i]);
+            stress_fail("link %" PRIu64 ": byte %zu of record %u of writer %u is %d", id, i, number, writer,
+                        p[HEAD + i]);
             break;
         }
     stress_check(p[n - 1] == '\n', "link %" PRIu64 ": a record does not end where it should", id);
@@ -311,9 +311,10 @@ static int reader(void *arg, void **out) {
     char head[HEAD];
     for (;;) {
         if (stress_chance(&s->read_rng, 10))
-            heist_stream_set_read_deadline(s->stream, stress_chance(&s->read_rng, 50)
-                                                          ? HEIST_FOREVER
-                                                          : heist_time() + (double)stress_below(&s->read_rng, 2000) * 1e-6);
+            heist_stream_set_read_deadline(s->stream,
+                                           stress_chance(&s->read_rng, 50)
+                                               ? HEIST_FOREVER
+                                               : heist_time() + (double)stress_below(&s->read_rng, 2000) * 1e-6);
         stress_wait_begin(s->slot, "a read", 0);
         int err = s->way == BY_COUNT ? read_by_count(s, head) : s->way == BY_LINE ? read_by_line(s) : read_raw(s);
         stress_wait_end(s->slot);
@@ -375,21 +376,23 @@ static int side_body(void *arg, void **out) {
         if (err < 0) break;
         struct writer *w = &s->writer[stress_below(&s->rng, (uint64_t)s->writers)];
         switch (stress_below(&s->rng, 4)) {
-        case 0: /* another reader takes over */
-            heist_cancel(t);
-            if (join(t) == -ECANCELED) s_add(&cancels, 1);
-            t = NULL;
-            if (!s->at_end && (s->end == -ECANCELED || s->end == 0)) err = heist_create_task(reader, s, NULL, &t);
-            if (!t) turns = 0;
-            break;
-        case 1: heist_stream_set_read_deadline(s->stream, heist_time()); break;
-        case 2: heist_stream_set_write_deadline(s->stream, stress_chance(&s->rng, 50) ? HEIST_FOREVER : heist_time()); break;
-        default: /* a writer is cancelled, and another one goes on */
-            if (!w->task || w->side->file >= 0) break;
-            heist_cancel(w->task);
-            join(w->task);
-            w->task = NULL;
-            err = heist_create_task(task_writer, w, NULL, &w->task);
+            case 0: /* another reader takes over */
+                heist_cancel(t);
+                if (join(t) == -ECANCELED) s_add(&cancels, 1);
+                t = NULL;
+                if (!s->at_end && (s->end == -ECANCELED || s->end == 0)) err = heist_create_task(reader, s, NULL, &t);
+                if (!t) turns = 0;
+                break;
+            case 1: heist_stream_set_read_deadline(s->stream, heist_time()); break;
+            case 2:
+                heist_stream_set_write_deadline(s->stream, stress_chance(&s->rng, 50) ? HEIST_FOREVER : heist_time());
+                break;
+            default: /* a writer is cancelled, and another one goes on */
+                if (!w->task || w->side->file >= 0) break;
+                heist_cancel(w->task);
+                join(w->task);
+                w->task = NULL;
+                err = heist_create_task(task_writer, w, NULL, &w->task);
         }
     }
     bool orderly = err == 0 && s->ending == IN_ORDER && !s_get(&closing);
@@ -520,14 +523,15 @@ static void judge(struct link *l, int i) {
     struct side *from = &l->side[i], *to = &l->side[1 - i];
     bool whole = !s_get(&from->broken) && !s_get(&to->broken);
     for (int k = 0; k < from->writers; k++) {
-        stress_check(to->got[k] <= from->writer[k].next, "link %" PRIu64 ": %u records came of %u that were sent", l->id,
-                     to->got[k], from->writer[k].next);
+        stress_check(to->got[k] <= from->writer[k].next, "link %" PRIu64 ": %u records came of %u that were sent",
+                     l->id, to->got[k], from->writer[k].next);
         if (whole)
             stress_check(to->got[k] == from->writer[k].records,
                          "link %" PRIu64 ", ended in order: %u records of writer %d came of %u", l->id, to->got[k], k,
                          from->writer[k].records);
     }
-    if (whole) stress_check(to->at_end && (to->way == BY_LINE || to->have == 0), "link %" PRIu64 " did not end whole", l->id);
+    if (whole)
+        stress_check(to->at_end && (to->way == BY_LINE || to->have == 0), "link %" PRIu64 " did not end whole", l->id);
     s_add(whole ? &in_order : &broken, 1);
 }
 

@@ -44,7 +44,8 @@ typedef struct heist_stream_options {
  * Context: any; best in a task or callback, whose loop hears of a stream that was dropped.  Suspends: never.
  * Ownership: *out is one reference; the connection is the stream's on success, and is not to be used any more.
  * Errors: -EINVAL, -ENOMEM, HEIST_ECLOSED. */
-HEIST_API int heist_stream_from_conn(heist_conn *c, const heist_stream_options *opts, heist_stream **out) HEIST_NODISCARD;
+HEIST_API int heist_stream_from_conn(heist_conn *c, const heist_stream_options *opts,
+                                     heist_stream **out) HEIST_NODISCARD;
 
 /* Context: any.  Suspends: never.  NULL is allowed in unref.  The last unref of a stream that was not closed reports
  * that to the exception handler of the loop that made it, and aborts it. */
@@ -84,17 +85,17 @@ HEIST_API void heist_stream_data_free(void *data);
  * buf, and are taken.  What stands in buf after another failure is undefined. */
 HEIST_API int heist_stream_readexactly(heist_stream *s, void *buf, size_t n, size_t *got) HEIST_NODISCARD;
 
-/* One line with its terminator '\n', its length; at the end what is left, then 0.  HEIST_ELIMIT: the line is longer than
- * the limit; nothing is taken, and heist_stream_read gets at it.
+/* One line with its terminator '\n', its length; at the end what is left, then 0.  HEIST_ELIMIT: the line is longer
+ * than the limit; nothing is taken, and heist_stream_read gets at it.
  * Ownership: *line is borrowed from the stream until its next reading call; it is followed by a zero byte that is not
  * counted, and may be written to. */
 HEIST_API ptrdiff_t heist_stream_readline(heist_stream *s, char **line) HEIST_NODISCARD;
 /* For each line to the end.  `n` is a ptrdiff_t of the caller's: 0 after it, or the code that ended it. */
 #define heist_foreach_line(s, line, n) for (char *line; ((n) = heist_stream_readline((s), &line)) > 0;)
 
-/* Up to and with the separator: 0, and *size bytes at *data, borrowed as a line is.  HEIST_EINCOMPLETE at the end before
- * that: *data and *size are what was left, and it is taken.  HEIST_ELIMIT: it does not come within the limit; nothing
- * is taken, and *size says how many bytes certainly stand before it.  An empty separator is -EINVAL.
+/* Up to and with the separator: 0, and *size bytes at *data, borrowed as a line is.  HEIST_EINCOMPLETE at the end
+ * before that: *data and *size are what was left, and it is taken.  HEIST_ELIMIT: it does not come within the limit;
+ * nothing is taken, and *size says how many bytes certainly stand before it.  An empty separator is -EINVAL.
  * Of several separators (each the memory and length of an iovec) the one that ends first counts. */
 HEIST_API int heist_stream_readuntil(heist_stream *s, const void *separator, size_t length, char **data,
                                      size_t *size) HEIST_NODISCARD;
@@ -113,8 +114,8 @@ HEIST_API int heist_stream_set_read_deadline(heist_stream *s, double when);
 
 /* ---- writing ---- */
 
-/* Sends what the transport takes at once and queues the rest (a copy).  Context: any; on a plain thread the rest is sent
- * by the runtime that made the stream.  Suspends: never.
+/* Sends what the transport takes at once and queues the rest (a copy).
+ * Context: any; on a plain thread the rest is sent by the runtime that made the stream.  Suspends: never.
  * Errors: HEIST_ECLOSED; HEIST_EINVALSTATE (after write_eof); -ENOMEM: nothing is queued (if a part had gone out
  * already, the stream's writing has failed); or what broke writing before (-EPIPE, -ECONNRESET …), as from all later
  * calls; HEIST_ENOLOOP (plain thread, and the stream knows no loop). */
@@ -162,8 +163,9 @@ HEIST_API int heist_stream_get_extra_info(heist_stream *s, int key, void *out, s
 
 /* ---- transports of your own ---- */
 
-/* What a stream stands on.  `self` is the transport's own.  One reader and one writer are inside at a time; a call that
- * says "in a task" may suspend.  A deadline is an instant of heist_time().  NULL members are allowed where it says so. */
+/* What a stream stands on.  `self` is the transport's own.  One reader and one writer are inside at a time; a call
+ * that says "in a task" may suspend.  A deadline is an instant of heist_time().  NULL members are allowed
+ * where it says so. */
 typedef struct heist_stream_ops {
     size_t size;
     /* In a task.  At least one byte; 0 at the end; a code.  -ETIMEDOUT and -ECANCELED took nothing. */
@@ -216,8 +218,8 @@ typedef struct heist_open_options {
 #define HEIST_OPEN_NAGLE 0x2u     /* leave Nagle's algorithm on; without it TCP_NODELAY is set */
 #define HEIST_OPEN_OPTIONS_INIT {sizeof(heist_open_options), 0, 0, NULL, 0, NULL, NULL}
 
-/* Resolves the host, tries each of its addresses until one answers, and gives a stream over it.  The port is a number or
- * the name of a service.  A deadline comes from outside (heist/timeout.h).
+/* Resolves the host, tries each of its addresses until one answers, and gives a stream over it.  The port is a number
+ * or the name of a service.  A deadline comes from outside (heist/timeout.h).
  * Context: task.  Suspends: may.  Ownership: *out is one reference.
  * Errors: that of the last attempt when all fail, with a message that names each (heist_fail), -ECONNREFUSED,
  * -EHOSTUNREACH and the like; those of the look-up; -ECANCELED (every attempt is closed); -EINVAL: contradictory

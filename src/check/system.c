@@ -73,9 +73,9 @@ HEIST_NOINLINE int heist__sim_call(const char *call, int fd) {
     static const char *const makes[] = {"socket", "accept4", "eventfd", "epoll_create1", NULL};
     static const char *const moves[] = {"recv",   "send",    "sendmsg",  "sendfile", "recvfrom", "sendto",
                                         "recvmsg", "recvmmsg", "sendmmsg", NULL};
-    static const char *const interruptible[] = {"read",    "write",    "writev",  "sendfile", "recv",    "send",     "sendmsg",
-                                                "accept4",
-                                                "recvfrom", "sendto", "recvmsg", "recvmmsg", "sendmmsg", NULL};
+    static const char *const interruptible[] = {"read",     "write",   "writev",  "sendfile", "recv",
+                                                "send",     "sendmsg", "accept4", "recvfrom", "sendto",
+                                                "recvmsg", "recvmmsg", "sendmmsg", NULL};
     struct heist__sim_thread *t = heist__sim_me();
     if (!t) return 0;
     struct heist__sim *s = t->sim;

@@ -28,12 +28,10 @@ struct attempt {
     int err;
 };
 
-
 static void try_one(struct attempt *a) {
     if (a->local && a->local->storage.ss_family != a->addr.storage.ss_family)
         a->err = -EADDRNOTAVAIL; /* no local address of this family */
-    else
-        a->err = heist__connect(&a->addr, a->local, INT64_MAX, &a->conn);
+    else a->err = heist__connect(&a->addr, a->local, INT64_MAX, &a->conn);
 }
 
 /* ---- one after the other ---- */
@@ -184,10 +182,10 @@ static int all_failed(const char *host, const char *port, const struct attempt *
 }
 
 static bool options_ok(const heist_open_options *o) {
-    return !o || (heist__options_ok(o, sizeof(*o)) && !(o->flags & ~(HEIST_OPEN_KEEPALIVE | HEIST_OPEN_NAGLE)) &&
-                  (o->family == 0 || o->family == AF_INET || o->family == AF_INET6) &&
-                  !isnan(o->happy_eyeballs_delay) && o->happy_eyeballs_delay >= 0 &&
-                  !(o->local && o->family && o->local->storage.ss_family != o->family));
+    return !o ||
+           (heist__options_ok(o, sizeof(*o)) && !(o->flags & ~(HEIST_OPEN_KEEPALIVE | HEIST_OPEN_NAGLE)) &&
+            (o->family == 0 || o->family == AF_INET || o->family == AF_INET6) && !isnan(o->happy_eyeballs_delay) &&
+            o->happy_eyeballs_delay >= 0 && !(o->local && o->family && o->local->storage.ss_family != o->family));
 }
 
 /* A stream over it; on failure the connection is still the caller's. */
@@ -212,8 +210,8 @@ static int connect_all(const char *host, const char *port, const heist_addrinfo_
     }
     int err;
     double delay = opts ? opts->happy_eyeballs_delay : 0;
-    heist_conn *c = delay > 0 && list->count > 1 ? try_staggered(a, list->count, delay, &err)
-                                                 : try_in_turn(a, list->count, &err);
+    heist_conn *c =
+        delay > 0 && list->count > 1 ? try_staggered(a, list->count, delay, &err) : try_in_turn(a, list->count, &err);
     if (c) {
         err = finish(c, opts, out);
         if (err) heist_conn_close(c);

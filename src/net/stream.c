@@ -56,7 +56,7 @@ static void report_dropped(heist_stream *s) {
 }
 
 void heist_stream_unref(heist_stream *s) {
-    if (!s || heist__forked()) return;       /* a child's copy is the parent's */
+    if (!s || heist__forked()) return;      /* a child's copy is the parent's */
     if (a_sub_ar(&s->refs, 1) != 1) return; /* ar: as every last reference */
     /* Nobody is inside: reader, writers and the flusher hold a reference. */
     if (s->state == HEIST__STREAM_OPEN) {
@@ -101,10 +101,8 @@ static void shut_locked(heist_stream *s) {
 
 void heist__stream_shut(heist_stream *s) {
     heist__spin_lock(&s->lock);
-    if (s->state < HEIST__STREAM_SHUT)
-        shut_locked(s);
-    else
-        heist__spin_unlock(&s->lock); /* an abort was first */
+    if (s->state < HEIST__STREAM_SHUT) shut_locked(s);
+    else heist__spin_unlock(&s->lock); /* an abort was first */
 }
 
 void heist_stream_close(heist_stream *s) {
@@ -132,10 +130,8 @@ void heist_stream_close(heist_stream *s) {
 void heist_stream_abort(heist_stream *s) {
     if (!s || heist__forked()) return;
     heist__spin_lock(&s->lock);
-    if (s->state < HEIST__STREAM_SHUT)
-        shut_locked(s);
-    else
-        heist__spin_unlock(&s->lock);
+    if (s->state < HEIST__STREAM_SHUT) shut_locked(s);
+    else heist__spin_unlock(&s->lock);
 }
 
 int heist_stream_is_closing(heist_stream *s) {
@@ -199,10 +195,8 @@ int heist_stream_wait_closed(heist_stream *s) {
     heist__spin_lock(&s->lock);
     bool waits = not_gone(s);
     heist__spin_unlock(&s->lock);
-    if (waits)
-        err = heist__stream_wait(s, &s->closers, not_gone, HEIST_FOREVER);
-    else
-        heist__wait_skipped(self);
+    if (waits) err = heist__stream_wait(s, &s->closers, not_gone, HEIST_FOREVER);
+    else heist__wait_skipped(self);
     if (err) return err;
     heist__spin_lock(&s->lock);
     err = s->error;

@@ -1,6 +1,7 @@
 /* The inside of a stream, and the protocol between its reader, its writers, close and abort.
  *
- * The transport (`ops`, `self`) allows one reader and one writer at a time.  So a stream has two tokens, under its lock:
+ * The transport (`ops`, `self`) allows one reader and one writer at a time.  So a stream has two tokens, under its
+ * lock:
  *
  *   reading  whoever reads has it, for one call.  The read buffer and what stands beside it is his.
  *   pen      whoever writes has it: a write that tries at once, for its call; the *flusher*, a task that is made when
@@ -17,21 +18,22 @@
  *   GONE     ops.free was called; then wait_closed returns
  *
  * Under the lock these hold:
- *   1. Something is queued, or write_eof or close wait for their turn  =>  the pen is taken.  Only its holder takes from
- *      the queue, and he gives the pen back (heist__stream_go_on) in the hold of the lock in which he saw nothing left.
- *      So nothing queued is forgotten: who adds to the queue finds the pen free, and takes it, or its holder looks again.
+ *   1. Something is queued, or write_eof or close wait for their turn  =>  the pen is taken.  Only its holder takes
+ * from the queue, and he gives the pen back (heist__stream_go_on) in the hold of the lock in which he saw nothing left.
+ *      So nothing queued is forgotten: who adds to the queue finds the pen free, and takes it, or its holder looks
+ * again.
  *   2. The chunks of the queue are freed by the pen's holder alone, also after abort and failure: he may be
  *      sending them at this moment.
  *   3. Nobody enters the transport from SHUT on; `reading`, `pen` and `inside` say who is still there.  Whoever
  *      leaves last in SHUT, seen under the lock, calls ops.free: once, for the state becomes GONE in the same hold.
  *   4. `error` is set once, by the pen's holder; then the queue is empty and stays so.
  *
- * The flusher is a task to which nobody has a reference, with one on the stream.  It may never begin (its runtime closes,
- * no stack is left): the destructor of its argument, which runs all the same, fails what is queued and gives the pen back.  A request to
- * cancel it is the end of what is queued when its runtime closes, and nothing otherwise.  A plain thread makes no task:
- * it posts the making to the loop of the stream, and the job, or its drop, has the pen meanwhile.
- * So a stream with unsent data never outlives its runtime: the flusher is a task like others, the close cancels it, and
- * its end gives the data up. */
+ * The flusher is a task to which nobody has a reference, with one on the stream.  It may never begin (its runtime
+ * closes, no stack is left): the destructor of its argument, which runs all the same, fails what is queued and gives
+ * the pen back.  A request to cancel it is the end of what is queued when its runtime closes, and nothing otherwise.  A
+ * plain thread makes no task: it posts the making to the loop of the stream, and the job, or its drop, has the pen
+ * meanwhile. So a stream with unsent data never outlives its runtime: the flusher is a task like others, the close
+ * cancels it, and its end gives the data up. */
 #ifndef HEIST_NET_STREAM_H
 #define HEIST_NET_STREAM_H
 
@@ -80,7 +82,7 @@ struct heist_stream {
     uint8_t state;
     bool reading, pen;
     bool eof_wanted, eof_done, finished;
-    bool paused; /* more than high was unsent, and not yet low or less */
+    bool paused;     /* more than high was unsent, and not yet low or less */
     bool freed;      /* ops.free has returned */
     unsigned inside; /* in the transport, beside the two */
     int error;       /* of writing */
@@ -116,10 +118,28 @@ int heist__stream_wait(heist_stream *s, struct heist__waitq *q, bool (*waits)(he
  * with it).  may_suspend: the holder is a flusher.  tries: how often the queue is tried before a flusher is made. */
 int heist__stream_go_on(heist_stream *s, bool may_suspend, int tries);
 
-/* By its holder: writing has failed, for good.  The pen is kept. */
+/* By its holder: writing has failed, for good.  The pen is kept.  (stream_queue.c) */
 void heist__stream_fail(heist_stream *s, int code);
 
-/* Frees a list of chunks. */
+/* ---- the queue (stream_queue.c) ---- */
+
+/* Room for as many bytes, and some more; NULL: no memory. */
+struct heist__chunk *heist__chunk_new(size_t bytes);
+/* Copies `iov` but for its first `skip` bytes behind what the chunk holds. */
+void heist__chunk_fill(struct heist__chunk *c, const struct iovec *iov, int count, size_t skip);
+/* Frees a list of them. */
 void heist__chunks_free(struct heist__chunk *list);
+
+/* Under the lock. */
+void heist__queue_count(heist_stream *s, size_t bytes); /* were added to a chunk that is in it */
+void heist__queue_add_first(heist_stream *s, struct heist__chunk *c);
+void heist__queue_add_last(heist_stream *s, struct heist__chunk *c);
+struct heist__chunk *heist__queue_take_all(heist_stream *s);
+/* The vectors of one write. */
+#define HEIST__QUEUE_VECTORS 32
+int heist__queue_gather(const heist_stream *s, struct iovec *iov);
+
+/* By the pen's holder: so many bytes of it have gone. */
+void heist__queue_consume(heist_stream *s, size_t bytes);
 
 #endif

@@ -34,18 +34,18 @@ static int conn_info(void *self, int key, void *out, size_t size) {
     heist_addr addr;
     int err;
     switch (key) {
-    case HEIST_INFO_SOCKET:
-        if (size != sizeof(c->fd)) return -EINVAL;
-        memcpy(out, &c->fd, size);
-        return 0;
-    case HEIST_INFO_PEERNAME:
-    case HEIST_INFO_SOCKNAME:
-        if (!c->is_socket) return -ENOENT;
-        if (size != sizeof(addr)) return -EINVAL;
-        err = key == HEIST_INFO_PEERNAME ? heist_conn_peer(c, &addr) : heist_conn_addr(c, &addr);
-        if (!err) memcpy(out, &addr, size);
-        return err;
-    default: return -ENOENT;
+        case HEIST_INFO_SOCKET:
+            if (size != sizeof(c->fd)) return -EINVAL;
+            memcpy(out, &c->fd, size);
+            return 0;
+        case HEIST_INFO_PEERNAME:
+        case HEIST_INFO_SOCKNAME:
+            if (!c->is_socket) return -ENOENT;
+            if (size != sizeof(addr)) return -EINVAL;
+            err = key == HEIST_INFO_PEERNAME ? heist_conn_peer(c, &addr) : heist_conn_addr(c, &addr);
+            if (!err) memcpy(out, &addr, size);
+            return err;
+        default: return -ENOENT;
     }
 }
 

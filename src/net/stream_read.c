@@ -26,12 +26,9 @@ static int enter(heist_stream *s) {
     int err = heist__fd_entry();
     if (err) return err;
     heist__spin_lock(&s->lock);
-    if (s->state != HEIST__STREAM_OPEN)
-        err = HEIST_ECLOSED;
-    else if (s->reading)
-        err = -EBUSY;
-    else
-        s->reading = true;
+    if (s->state != HEIST__STREAM_OPEN) err = HEIST_ECLOSED;
+    else if (s->reading) err = -EBUSY;
+    else s->reading = true;
     heist__spin_unlock(&s->lock);
     if (err) {
         heist__fd_skipped(); /* who tries again for ever must give way */
@@ -73,12 +70,10 @@ static ptrdiff_t pull(heist_stream *s, void *buf, size_t size) {
         ptrdiff_t n = s->ops.read(s->self, buf, size, deadline);
         if (n > 0) return n;
         if (n == -EINTR) continue;
-        if (n == 0)
-            s->eof = true;
+        if (n == 0) s->eof = true;
         else if (n == -ETIMEDOUT) /* ours, or the connection's own */
             s->read_error = heist__fd_now() < heist__ns_from_seconds(deadline) ? -ETIMEDOUT : 0;
-        else if (!is_passing(n))
-            s->read_error = (int)n;
+        else if (!is_passing(n)) s->read_error = (int)n;
         return n;
     }
 }
@@ -104,10 +99,8 @@ static ptrdiff_t fill(heist_stream *s, size_t most) {
     bool empty = s->start == s->end;
     if (empty) s->start = s->end = 0;
     size_t limit = most > s->limit ? most : s->limit, room = s->room;
-    if (!room)
-        room = FIRST_ROOM;
-    else if ((empty && s->grow) || buffered(s) == s->room)
-        room = room < limit / 2 ? room * 2 : limit;
+    if (!room) room = FIRST_ROOM;
+    else if ((empty && s->grow) || buffered(s) == s->room) room = room < limit / 2 ? room * 2 : limit;
     if (room > limit) room = limit;
     if (room > s->room && resize(s, room) && buffered(s) == s->room) return -ENOMEM; /* the old one may still do */
     if (s->end == s->room) {
@@ -299,7 +292,8 @@ ptrdiff_t heist_stream_readline(heist_stream *s, char **line) {
 int heist_stream_readuntil_any(heist_stream *s, const struct iovec *separators, int count, char **data, size_t *size) {
     if (!s || !separators || count < 1 || !data || !size) return -EINVAL;
     for (int i = 0; i < count; i++)
-        if (!separators[i].iov_base || !separators[i].iov_len || separators[i].iov_len > PTRDIFF_MAX / 4) return -EINVAL;
+        if (!separators[i].iov_base || !separators[i].iov_len || separators[i].iov_len > PTRDIFF_MAX / 4)
+            return -EINVAL;
     int err = enter(s);
     if (err) return err;
     size_t n = 0;

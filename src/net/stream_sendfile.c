@@ -32,7 +32,7 @@ static bool pen_taken(heist_stream *s) { return s->state == HEIST__STREAM_OPEN &
 static int take_pen(heist_stream *s) {
     for (;;) {
         heist__spin_lock(&s->lock);
-        int err = s->error                           ? s->error
+        int err = s->error                         ? s->error
                   : s->state != HEIST__STREAM_OPEN ? HEIST_ECLOSED
                   : s->eof_wanted                  ? HEIST_EINVALSTATE
                                                    : 0;

@@ -1,4 +1,4 @@
-/* Writing: the pen, the queue, the flusher, drain.  The protocol stands in stream.h.
+/* Writing: the pen, and the flusher.  The protocol stands in stream.h.
  *
  * A write that finds the pen free takes it and tries at once, out of the caller's memory: as a rule everything goes,
  * nothing is copied and nothing allocated.  What is left goes to the front of the queue (others may have added to it
@@ -11,116 +11,12 @@
 #include "base/fork.h"
 #include "net/stream.h"
 
-/* Vectors of one write out of the queue; and out of a caller's list, which may be longer. */
-enum { QUEUE_VECTORS = 32, CALL_VECTORS = 1024 };
-/* A small piece gets a block with room for more; a piece up to ADD_MAX is added to the last one under the lock. */
-enum { SMALL_ROOM = 4000, ADD_MAX = 1024 };
+/* Vectors of one write out of a caller's list, which may be longer. */
+enum { CALL_VECTORS = 1024 };
+/* A piece up to this is added to the last block of the queue, under the lock. */
+enum { ADD_MAX = 1024 };
 /* How often a write looks at what others have added, before it leaves that to a flusher. */
 enum { TRIES = 4 };
-
-/* ---- the queue ---- */
-
-static struct heist__chunk *make_chunk(size_t bytes) {
-    size_t room = bytes < SMALL_ROOM ? SMALL_ROOM : bytes;
-    if (room > SIZE_MAX / 2) return NULL;
-    struct heist__chunk *c = heist__alloc(sizeof(*c) + room);
-    if (!c) return NULL;
-    c->next = NULL;
-    c->start = c->end = 0;
-    c->room = room;
-    return c;
-}
-
-void heist__chunks_free(struct heist__chunk *list) {
-    while (list) {
-        struct heist__chunk *c = list;
-        list = c->next;
-        heist__free(c);
-    }
-}
-
-/* Copies `iov` but for its first `skip` bytes behind what the chunk holds. */
-static void fill_chunk(struct heist__chunk *c, const struct iovec *iov, int count, size_t skip) {
-    for (int i = 0; i < count; i++) {
-        size_t n = iov[i].iov_len;
-        size_t from = skip < n ? skip : n;
-        skip -= from;
-        if (n == from) continue;
-        memcpy(c->data + c->end, (const char *)iov[i].iov_base + from, n - from);
-        c->end += n - from;
-    }
-}
-
-/* The next four under the lock. */
-
-static void count_queued(heist_stream *s, size_t bytes) {
-    s->queued += bytes;
-    if (s->queued > s->high) s->paused = true;
-}
-
-static void add_last(heist_stream *s, struct heist__chunk *c) {
-    if (s->tail)
-        s->tail->next = c;
-    else
-        s->head = c;
-    s->tail = c;
-    count_queued(s, c->end - c->start);
-}
-
-static void add_first(heist_stream *s, struct heist__chunk *c) {
-    c->next = s->head;
-    s->head = c;
-    if (!s->tail) s->tail = c;
-    count_queued(s, c->end - c->start);
-}
-
-static struct heist__chunk *take_all(heist_stream *s) {
-    struct heist__chunk *list = s->head;
-    s->head = s->tail = NULL;
-    s->queued = 0;
-    return list;
-}
-
-/* By the pen's holder: `bytes` of the queue have gone. */
-static void consume(heist_stream *s, size_t bytes) {
-    struct heist__chunk *done = NULL;
-    struct heist__waitnode *woken = NULL;
-    heist__spin_lock(&s->lock);
-    s->queued -= bytes;
-    while (bytes) {
-        struct heist__chunk *c = s->head;
-        size_t n = c->end - c->start;
-        if (bytes < n) {
-            c->start += bytes;
-            break;
-        }
-        bytes -= n;
-        s->head = c->next;
-        if (!s->head) s->tail = NULL;
-        c->next = done;
-        done = c;
-    }
-    if (s->paused && s->queued <= s->low) {
-        s->paused = false;
-        woken = heist__waitq_claim_all(&s->drainers, 0);
-    }
-    heist__spin_unlock(&s->lock);
-    heist__waitq_wake_all(woken);
-    heist__chunks_free(done);
-}
-
-void heist__stream_fail(heist_stream *s, int code) {
-    heist__spin_lock(&s->lock);
-    if (!s->error) s->error = code;
-    struct heist__chunk *list = take_all(s);
-    s->paused = false;
-    struct heist__waitnode *drainers = heist__waitq_claim_all(&s->drainers, s->error);
-    struct heist__waitnode *penless = heist__waitq_claim_all(&s->penless, s->error);
-    heist__spin_unlock(&s->lock);
-    heist__waitq_wake_all(drainers);
-    heist__waitq_wake_all(penless);
-    heist__chunks_free(list);
-}
 
 /* ---- what the pen's holder does ---- */
 
@@ -139,21 +35,15 @@ static int next_step(const heist_stream *s) {
 /* Under the lock, which it gives up: the pen is free, or the next one's who waits for it. */
 static void release_locked(heist_stream *s) {
     struct heist__park *wake = NULL;
-    struct heist__chunk *list = s->head ? take_all(s) : NULL; /* only after an abort */
-    bool handed = s->state == HEIST__STREAM_OPEN && !s->error && heist__waitq_claim(&s->penless, HEIST__STREAM_HANDED, NULL, NULL, &wake);
+    struct heist__chunk *list = s->head ? heist__queue_take_all(s) : NULL; /* only after an abort */
+    bool handed = s->state == HEIST__STREAM_OPEN && !s->error &&
+                  heist__waitq_claim(&s->penless, HEIST__STREAM_HANDED, NULL, NULL, &wake);
     if (!handed) s->pen = false;
     bool last = heist__stream_last(s);
     heist__spin_unlock(&s->lock);
     if (wake) heist__park_wake(wake);
     heist__chunks_free(list);
     if (last) heist__stream_gone(s);
-}
-
-static int gather(const heist_stream *s, struct iovec *iov) {
-    int count = 0;
-    for (struct heist__chunk *c = s->head; c && count < QUEUE_VECTORS; c = c->next)
-        iov[count++] = (struct iovec){c->data + c->start, c->end - c->start};
-    return count;
 }
 
 static void flushed(void *arg) { heist_stream_unref(arg); }
@@ -228,38 +118,38 @@ static void flusher_failed(heist_stream *s, int err) {
 /* One step that is not SHUT.  0, -EAGAIN (only by a flusher), or a code. */
 static int take_step(heist_stream *s, int step, const struct iovec *iov, int count, bool may_suspend, double deadline) {
     switch (step) {
-    case STEP_SEND: {
-        ptrdiff_t n = may_suspend         ? s->ops.writev(s->self, iov, count, deadline)
-                      : s->ops.try_writev ? s->ops.try_writev(s->self, iov, count)
-                                          : -EAGAIN;
-        if (n > 0) consume(s, (size_t)n);
-        return n < 0 ? (int)n : 0;
-    }
-    case STEP_EOF: {
-        int err = -EAGAIN;
-        if (s->ops.try_write_eof) err = s->ops.try_write_eof(s->self);
-        if (err == -EAGAIN && may_suspend) err = s->ops.write_eof ? s->ops.write_eof(s->self, deadline) : 0;
-        if (!err) {
-            heist__spin_lock(&s->lock);
-            s->eof_done = true;
-            heist__spin_unlock(&s->lock);
+        case STEP_SEND: {
+            ptrdiff_t n = may_suspend         ? s->ops.writev(s->self, iov, count, deadline)
+                          : s->ops.try_writev ? s->ops.try_writev(s->self, iov, count)
+                                              : -EAGAIN;
+            if (n > 0) heist__queue_consume(s, (size_t)n);
+            return n < 0 ? (int)n : 0;
         }
-        return err;
-    }
-    default: {
-        if (!may_suspend) return -EAGAIN;
-        int err = s->ops.finish(s->self, deadline);
-        if (err == -EINTR) return err;
-        heist__spin_lock(&s->lock);
-        s->finished = true; /* also when it failed: it is tried once */
-        heist__spin_unlock(&s->lock);
-        return err;
-    }
+        case STEP_EOF: {
+            int err = -EAGAIN;
+            if (s->ops.try_write_eof) err = s->ops.try_write_eof(s->self);
+            if (err == -EAGAIN && may_suspend) err = s->ops.write_eof ? s->ops.write_eof(s->self, deadline) : 0;
+            if (!err) {
+                heist__spin_lock(&s->lock);
+                s->eof_done = true;
+                heist__spin_unlock(&s->lock);
+            }
+            return err;
+        }
+        default: {
+            if (!may_suspend) return -EAGAIN;
+            int err = s->ops.finish(s->self, deadline);
+            if (err == -EINTR) return err;
+            heist__spin_lock(&s->lock);
+            s->finished = true; /* also when it failed: it is tried once */
+            heist__spin_unlock(&s->lock);
+            return err;
+        }
     }
 }
 
 int heist__stream_go_on(heist_stream *s, bool may_suspend, int tries) {
-    struct iovec iov[QUEUE_VECTORS];
+    struct iovec iov[HEIST__QUEUE_VECTORS];
     int refused = 0;
     for (;;) {
         int count = 0;
@@ -269,7 +159,7 @@ int heist__stream_go_on(heist_stream *s, bool may_suspend, int tries) {
             release_locked(s);
             return refused;
         }
-        if (step == STEP_SEND) count = gather(s, iov);
+        if (step == STEP_SEND) count = heist__queue_gather(s, iov);
         double deadline = s->state == HEIST__STREAM_CLOSING ? s->write_deadline : HEIST_FOREVER;
         heist__spin_unlock(&s->lock);
         if (step == STEP_SHUT) {
@@ -329,7 +219,7 @@ static bool take_back(heist_stream *s, struct heist__chunk *rest, size_t total) 
     heist__spin_lock(&s->lock);
     bool alone = s->head == rest && !rest->next && rest->end - rest->start == total;
     if (alone) {
-        (void)take_all(s);
+        (void)heist__queue_take_all(s);
         if (s->paused) woken = heist__waitq_claim_all(&s->drainers, 0);
         s->paused = false;
     }
@@ -349,7 +239,7 @@ static int write_now(heist_stream *s, const struct iovec *iov, int count, size_t
     }
     struct heist__chunk *rest = NULL;
     if (err == -EAGAIN) {
-        rest = make_chunk(total - gone);
+        rest = heist__chunk_new(total - gone);
         if (!rest) err = -ENOMEM;
     }
     if (!rest) {
@@ -357,10 +247,10 @@ static int write_now(heist_stream *s, const struct iovec *iov, int count, size_t
         (void)heist__stream_go_on(s, false, TRIES);
         return err;
     }
-    fill_chunk(rest, iov, count, gone);
+    heist__chunk_fill(rest, iov, count, gone);
     heist__spin_lock(&s->lock);
     bool aborted = s->state >= HEIST__STREAM_SHUT;
-    if (!aborted) add_first(s, rest);
+    if (!aborted) heist__queue_add_first(s, rest);
     heist__spin_unlock(&s->lock);
     if (aborted) {
         heist__chunks_free(rest);
@@ -376,14 +266,14 @@ static int write_now(heist_stream *s, const struct iovec *iov, int count, size_t
 
 /* Somebody has the pen, a moment ago at least. */
 static int write_behind(heist_stream *s, const struct iovec *iov, int count, size_t total) {
-    struct heist__chunk *c = make_chunk(total);
+    struct heist__chunk *c = heist__chunk_new(total);
     if (!c) return -ENOMEM;
-    fill_chunk(c, iov, count, 0);
+    heist__chunk_fill(c, iov, count, 0);
     heist__spin_lock(&s->lock);
     int err = may_write(s);
     bool mine = !err && !s->pen;
     if (!err) {
-        add_last(s, c);
+        heist__queue_add_last(s, c);
         s->pen = true;
     }
     heist__spin_unlock(&s->lock);
@@ -407,8 +297,8 @@ static int write_vectors(heist_stream *s, const struct iovec *iov, int count, si
     }
     bool added = total <= ADD_MAX && s->tail && s->tail->room - s->tail->end >= total;
     if (added) {
-        fill_chunk(s->tail, iov, count, 0);
-        count_queued(s, total);
+        heist__chunk_fill(s->tail, iov, count, 0);
+        heist__queue_count(s, total);
     }
     heist__spin_unlock(&s->lock);
     return added ? 0 : write_behind(s, iov, count, total);
@@ -452,52 +342,4 @@ int heist_stream_write_eof(heist_stream *s) {
     err = s->error;
     heist__spin_unlock(&s->lock);
     return err;
-}
-
-/* ---- drain ---- */
-
-static bool unsent(heist_stream *s) { return s->paused && !s->error && s->state < HEIST__STREAM_SHUT; }
-
-int heist_stream_drain(heist_stream *s) {
-    if (!s) return -EINVAL;
-    int err = heist__wait_entry(heist__self());
-    if (err) return err;
-    for (bool waited = false;; waited = true) {
-        heist__spin_lock(&s->lock);
-        err = s->error ? s->error : s->state >= HEIST__STREAM_SHUT ? HEIST_ECLOSED : 0;
-        bool waits = unsent(s);
-        double deadline = s->write_deadline;
-        heist__spin_unlock(&s->lock);
-        if (err || !waits) {
-            if (!waited) heist__wait_skipped(heist__self()); /* asked anew: after a wait the thread may be another */
-            return err;
-        }
-        err = heist__stream_wait(s, &s->drainers, unsent, deadline);
-        if (err && err != -EINTR) return err;
-    }
-}
-
-size_t heist_stream_get_write_buffer_size(heist_stream *s) {
-    if (!s || heist__forked()) return 0;
-    heist__spin_lock(&s->lock);
-    size_t queued = s->queued;
-    heist__spin_unlock(&s->lock);
-    return queued;
-}
-
-int heist_stream_set_write_buffer_limits(heist_stream *s, size_t high, size_t low) {
-    if (!s || low > high) return -EINVAL;
-    if (heist__forked()) return HEIST_EFORKED;
-    struct heist__waitnode *woken = NULL;
-    heist__spin_lock(&s->lock);
-    s->high = high;
-    s->low = low;
-    if (s->queued > high) s->paused = true;
-    if (s->paused && s->queued <= low) {
-        s->paused = false;
-        woken = heist__waitq_claim_all(&s->drainers, 0);
-    }
-    heist__spin_unlock(&s->lock);
-    heist__waitq_wake_all(woken);
-    return 0;
 }

@@ -251,7 +251,8 @@ static int see_eof(void *arg, void **out) {
     put(p.fd, "xy");
     close(p.fd);
     p.fd = -1;
-    WANT_CODE(heist_stream_readuntil(p.s, "q", 1, &line, &n), HEIST_EINCOMPLETE); /* met the end, and took what was there */
+    WANT_CODE(heist_stream_readuntil(p.s, "q", 1, &line, &n),
+              HEIST_EINCOMPLETE); /* met the end, and took what was there */
     WANT_CODE(heist_stream_at_eof(p.s), 1);
     close_pair(&p);
     return 0;
@@ -394,9 +395,8 @@ static void a_connection_error_wakes_the_reader_and_stays_STRM_14(void **state) 
     run_ok(reset_while_waiting, NULL);
 }
 
-
-/* The peer resets after each number of bytes: what is read is a beginning of what was sent, in whole lines, and then the
- * error, or the end where the kernel has thrown away the rest. */
+/* The peer resets after each number of bytes: what is read is a beginning of what was sent, in whole lines, and then
+ * the error, or the end where the kernel has thrown away the rest. */
 static int reset_at(void *arg, void **out) {
     static const char text[] = "one\ntwo\nthree\n";
     (void)arg, (void)out;

@@ -293,7 +293,7 @@ static int stagger(void *arg, void **out) {
     heist_open_options o = HEIST_OPEN_OPTIONS_INIT;
     o.happy_eyeballs_delay = 0.01;
     WANT_CODE(heist_open_connection("many.test", x.port, &o, &s), 0); /* the first one is silent, the second answers */
-    WANT(harness_descriptors() == before + 1);                         /* the loser is closed */
+    WANT(harness_descriptors() == before + 1);                        /* the loser is closed */
     heist_stream_close(s);
     heist_stream_unref(s);
     s = NULL;
@@ -325,7 +325,8 @@ static int unix_stream(void *arg, void **out) {
     snprintf(name, sizeof name, "@heist-test-stream-%d", (int)getpid());
     memcpy(un.sun_path + 1, name + 1, strlen(name) - 1);
     int l = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (bind(l, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))) || listen(l, 1))
+    if (bind(l, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))) ||
+        listen(l, 1))
         abort();
     heist_stream *s;
     WANT_CODE(heist_open_unix_connection(name, NULL, &s), 0);

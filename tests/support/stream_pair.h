@@ -18,8 +18,9 @@ static struct record wrongs = RECORD_INIT;
 #define WANT_CODE(expression, code)                                                                                    \
     do {                                                                                                               \
         long long got_ = (expression), want_ = (code);                                                                 \
-        if (got_ != want_) record_add(&wrongs, "line %d: %s is %lld (%s);", __LINE__, #expression, got_,               \
-                                      heist_error_name((int)got_));                                                    \
+        if (got_ != want_)                                                                                             \
+            record_add(&wrongs, "line %d: %s is %lld (%s);", __LINE__, #expression, got_,                              \
+                       heist_error_name((int)got_));                                                                   \
     } while (0)
 
 static inline int run_on(heist_coro_fn fn, void *arg, int workers) {
