@@ -42,6 +42,7 @@ void heist__tls_end(struct heist__tls *t) {
     if (t->ssl && !t->failed) SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     heist__tls_clear();
+    heist_tls_context_unref(t->chosen);
     heist_tls_context_unref(t->ctx);
     heist__tls_buffer_end(&t->in);
     heist__tls_buffer_end(&t->out);

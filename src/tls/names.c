@@ -120,12 +120,14 @@ int heist__tls_hello(SSL *ssl, int *alert, void *context) {
     heist_tls_context *other = choose(ctx, there ? name : NULL);
     bool good = true;
     if (other != ctx) {
-        /* The SSL_CTX goes with the connection; ours goes with it as long as ctx, which refers to it, lives. */
         good = SSL_set_SSL_CTX(ssl, other->ssl) == other->ssl &&
                SSL_set_session_id_context(ssl, other->id, sizeof(other->id)) == 1;
         SSL_set_verify(ssl, other->verify, NULL);
     }
-    heist_tls_context_unref(other);
+    /* What its SSL_CTX calls back uses it, and the table may forget it meanwhile: the connection has the reference. */
+    struct heist__tls *t = SSL_get_app_data(ssl);
+    heist_tls_context_unref(t->chosen);
+    t->chosen = other;
     *alert = SSL_AD_INTERNAL_ERROR;
     return good ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
 }

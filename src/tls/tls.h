@@ -110,6 +110,7 @@ struct heist__tls {
     pthread_mutex_t lock;
     SSL *ssl;
     heist_tls_context *ctx;
+    heist_tls_context *chosen;        /* a server's, for the name that was asked for */
     struct heist__tls_buffer in, out; /* what came from below; what is to go there */
     size_t wanted;                    /* how large `in` is to be at the next filling */
     unsigned fills;                   /* times that `in` got something */

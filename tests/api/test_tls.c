@@ -5,6 +5,7 @@
 
 #include <heist/tls.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 
 /* ---- greeting and talking ---- */
 
@@ -922,6 +923,38 @@ static void misuse_is_refused(void **state) {
     assert_int_equal(e.what, 0);
 }
 
+static int fork_main(void *arg, void **out) {
+    struct ends *e = arg;
+    heist_stream *s = NULL;
+    char text[32];
+    (void)out;
+    int err = greet(e);
+    if (err) return err;
+    pid_t child = fork();
+    if (child == 0) {
+        int wrong =
+            heist_tls_wrap(e->p.client.tls, e->p.client.ctx, &e->p.client.opts, &s) != HEIST_EFORKED ||
+            heist_stream_get_extra_info(e->p.client.tls, HEIST_TLS_INFO_VERSION, text, sizeof text) != HEIST_EFORKED ||
+            heist_stream_write(e->p.client.tls, "x", 1) != HEIST_EFORKED || s != NULL;
+        _exit(wrong);
+    }
+    if (child < 0) return -errno;
+    while (waitpid(child, &e->what, 0) < 0 && errno == EINTR) {
+    }
+    err = write_text(e->p.client.tls, "still here\n");
+    if (!err) err = read_line(e->p.server.tls, e->heard, sizeof e->heard);
+    int end = pair_end(&e->p);
+    return err ? err : end;
+}
+
+static void forked_child_gets_a_code_and_the_parent_goes_on(void **state) {
+    (void)state;
+    struct ends e = {.what = -1};
+    run_ends(fork_main, &e);
+    assert_int_equal(e.what, 0);
+    assert_string_equal(e.heard, "still here");
+}
+
 static int bad_context(const heist_tls_options *o, bool server) {
     heist_tls_context *ctx = NULL;
     int err = server ? heist_tls_context_new_server(o, &ctx) : heist_tls_context_new_client(o, &ctx);
@@ -1253,6 +1286,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(close_lets_the_reader_go),
     API_TEST(drain_that_was_given_up_has_lost_nothing),
     API_TEST(misuse_is_refused),
+    API_TEST(forked_child_gets_a_code_and_the_parent_goes_on),
     API_TEST(contexts_say_what_is_wrong_with_them),
     API_TEST(locked_keys_open_with_their_password_and_nobody_is_asked),
     API_TEST(wrap_without_memory_is_a_code_and_leaves_nothing),
