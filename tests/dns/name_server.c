@@ -206,6 +206,7 @@ static void answer_addresses(struct packet *p, const struct question *q, const c
     for (unsigned n = 0; n < (many > 0 ? (unsigned)many : 1); n++) {
         unsigned char bytes[16];
         address_bytes(own, family, n, bytes);
+        if (order(q->name, "here") >= 0) inet_pton(family, family == AF_INET ? "127.0.0.1" : "::1", bytes);
         put_record(p, owner, q->type, ttl >= 0 ? (uint32_t)ttl : 3600, bytes, family == AF_INET ? 4 : 16, NULL);
     }
 }

@@ -12,6 +12,7 @@
  *   x.format.test      FORMERR
  *   x.silent.test      nothing
  *   x.late.test        after 20 ms
+ *   x.here.test        127.0.0.1 and ::1
  *   x.ttl7.test        a time to live of 7 s; without this, an hour
  *   x.many40.test      40 addresses of a kind, of which the first is the name's own
  *   x.alias.test       CNAME to alias1-x.target.test, CNAME to alias2-x.target.test, which has the addresses

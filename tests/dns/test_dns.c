@@ -651,6 +651,34 @@ static void an_installed_resolver_answers_getaddrinfo_and_goes_with_the_runtime(
     assert_int_equal(run_world(&w, use_installed), 0);
 }
 
+/* What stands on getaddrinfo asks it too. */
+static int open_by_name(struct world *w) {
+    heist_addr addr;
+    heist_listener *listener = NULL;
+    heist_stream *stream = NULL;
+    char text[64];
+    EXPECT(heist_dns_install(w->dns, NULL) == 0);
+    EXPECT(heist_addr_parse("127.0.0.1:0", &addr) == 0);
+    EXPECT(heist_listen(&addr, NULL, &listener) == 0);
+    EXPECT(heist_listener_addr(listener, &addr) == 0);
+    heist_addr_format(&addr, text, sizeof text);
+    int err = heist_open_connection("x.here.test", strrchr(text, ':') + 1, NULL, &stream);
+    int gone = err ? err : heist_open_connection("x.nx.test", "80", NULL, &stream);
+    heist_listener_close(listener);
+    if (!err) heist_stream_close(stream);
+    heist_stream_unref(stream);
+    EXPECT(err == 0);
+    EXPECT(gone == HEIST_ENONAME);
+    EXPECT(name_server_questions(w->server) >= 4);
+    return 0;
+}
+
+static void open_connection_asks_the_installed_resolver(void **state) {
+    (void)state;
+    struct world w = new_world();
+    assert_int_equal(run_world(&w, open_by_name), 0);
+}
+
 /* Two runtimes and a thread ask one resolver, on a third one's loop. */
 static void one_resolver_serves_tasks_of_all_runtimes_and_threads(void **state) {
     (void)state;
@@ -881,6 +909,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_time_to_live_ends_in_seconds),
     API_TEST(a_full_cache_forgets_what_was_not_used_for_longest),
     API_TEST(an_installed_resolver_answers_getaddrinfo_and_goes_with_the_runtime),
+    API_TEST(open_connection_asks_the_installed_resolver),
     API_TEST(one_resolver_serves_tasks_of_all_runtimes_and_threads),
     API_TEST(without_a_descriptor_the_lookup_says_so),
     API_TEST(bad_input_and_callbacks_are_refused),
