@@ -1,8 +1,9 @@
 /* process.c: one child after the other, and several at once, beside posix_spawn and waitpid.
  *
- * Each child is /bin/true.  `posix_spawn` and `heist` start one, wait for its end and start the next; `start` is the time
- * of the starting call alone, of which `posix_spawn.start` is the rival's; `at once` keeps eight children going from as
- * many tasks.  The program holds 64 MiB of memory that it has written to, so that copying its tables would show. */
+ * Each child is /bin/true.  `posix_spawn` and `heist` start one, wait for its end and start the next; `start` is the
+ * time of the starting call alone, of which `posix_spawn.start` is the rival's; `at once` keeps eight children going
+ * from as many tasks.  The program holds 64 MiB of memory that it has written to, so that copying its tables would
+ * show. */
 #include "common.h"
 
 #include <spawn.h>
@@ -62,7 +63,8 @@ static int process_main(void *arg, void **out) {
     begin = bench_now_ns();
     for (int i = 0; i < AT_ONCE; i++) BENCH_MUST(heist_create_task(many_children, &each, NULL, &tasks[i]));
     BENCH_MUST(heist_gather(tasks, AT_ONCE, NULL, 0));
-    bench_emit("at once", each * AT_ONCE, (double)(bench_now_ns() - begin) / (double)(each * AT_ONCE) / 1000, "us/child");
+    size_t all = each * AT_ONCE;
+    bench_emit("at once", all, (double)(bench_now_ns() - begin) / (double)all / 1000, "us/child");
     for (int i = 0; i < AT_ONCE; i++) heist_unref(tasks[i]);
     return 0;
 }

@@ -1,8 +1,8 @@
 /* videos: several video streams, decoded and read at the same time (APP-14).
  *
- * First ffmpeg makes three short clips out of its test picture.  Then each clip is decoded by an ffmpeg of its own, whose
- * raw frames come through a pipe.  A task for each reads them, frame by frame, and looks at the picture; none waits for
- * another.  A stream that somebody has seen enough of is stopped: its ffmpeg ends, and leaves nothing behind.
+ * First ffmpeg makes three short clips out of its test picture.  Then each clip is decoded by an ffmpeg of its own,
+ * whose raw frames come through a pipe.  A task for each reads them, frame by frame, and looks at the picture; none
+ * waits for another.  A stream that somebody has seen enough of is stopped: its ffmpeg ends, and leaves nothing behind.
  * Where there is no ffmpeg the program says so and ends with status 77. */
 #include <heist.h>
 #include <stdint.h>
@@ -33,7 +33,8 @@ static int start_ffmpeg(char *const argv[], int reads, heist_process **out) {
 
 static int make_clip(void *arg, void **out) {
     struct video *v = arg;
-    char picture[80], ffmpeg[] = "ffmpeg", y[] = "-y", f[] = "-f", lavfi[] = "lavfi", i[] = "-i", c[] = "-c:v", mpeg4[] = "mpeg4";
+    char picture[80], ffmpeg[] = "ffmpeg", y[] = "-y", f[] = "-f", lavfi[] = "lavfi", i[] = "-i", c[] = "-c:v";
+    char mpeg4[] = "mpeg4";
     char *argv[] = {ffmpeg, y, f, lavfi, i, picture, c, mpeg4, v->clip, NULL};
     heist_process *p;
     int code = 0;
@@ -57,7 +58,8 @@ static void look_at(struct video *v, const uint8_t *frame) {
 static int read_video(void *arg, void **out) {
     struct video *v = arg;
     uint8_t frame[FRAME];
-    char ffmpeg[] = "ffmpeg", i[] = "-i", f[] = "-f", raw[] = "rawvideo", pix[] = "-pix_fmt", gray[] = "gray", to[] = "-";
+    char ffmpeg[] = "ffmpeg", i[] = "-i", f[] = "-f", raw[] = "rawvideo", pix[] = "-pix_fmt", gray[] = "gray";
+    char to[] = "-";
     char *argv[] = {ffmpeg, i, v->clip, f, raw, pix, gray, to, NULL};
     heist_process *p;
     int code = 0;

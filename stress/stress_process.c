@@ -2,10 +2,11 @@
  *
  * Law: each child that was started is reaped once, with the code that its plan has, whoever waits and however often; a
  * wait that was cancelled or timed out leaves the child alone, unless its options say otherwise; what was written to a
- * child comes back whole, also through communicates that were cut short; a start that failed leaves nothing; children of
- * plain calls beside it keep their statuses.  After each round there is no child, running or dead, and no descriptor left.
- * Actors: tasks that start children, other tasks that wait for the same ones and are cancelled, plain threads that wait for
- * them and send signals, and one that forks and waits by itself.
+ * child comes back whole, also through communicates that were cut short; a start that failed leaves nothing; children
+ * of plain calls beside it keep their statuses.  After each round there is no child, running or dead, and no
+ * descriptor left.
+ * Actors: tasks that start children, other tasks that wait for the same ones and are cancelled, plain threads that
+ * wait for them and send signals, and one that forks and waits by itself.
  * Invariant: a plan is fixed before its child starts; who signals holds a reference. */
 #include "common.h"
 
@@ -56,7 +57,8 @@ static int help(void *arg, void **out) {
     int code = 12345, err;
     (void)out;
     do {
-        double limit = stress_chance(&h->rng, 50) ? HEIST_FOREVER : heist_time() + 0.001 * (double)stress_below(&h->rng, 20);
+        double limit = HEIST_FOREVER;
+        if (stress_chance(&h->rng, 50)) limit = heist_time() + 0.001 * (double)stress_below(&h->rng, 20);
         err = heist_process_wait(h->p, limit, &code);
         if (err == -ETIMEDOUT) s_add(&timed_out, 1);
     } while (err == -ETIMEDOUT);
@@ -64,7 +66,8 @@ static int help(void *arg, void **out) {
         s_add(&cancelled_waits, 1);
         return err;
     }
-    stress_check(!err && code == h->expected, "a wait said %s, %d instead of %d", heist_error_name(err), code, h->expected);
+    stress_check(!err && code == h->expected, "a wait said %s, %d instead of %d", heist_error_name(err), code,
+                 h->expected);
     s_add(&h->answered, 1);
     return err;
 }
@@ -155,7 +158,8 @@ static void talks(struct starter *s) {
         err = 0;
     }
     bool same = !err && got.code == 3 && got.out_size == size && (!size || memcmp(got.out, input, size) == 0);
-    stress_check(same, "communicate: %s, code %d, %zu of %zu bytes", heist_error_name(err), got.code, got.out_size, size);
+    stress_check(same, "communicate: %s, code %d, %zu of %zu bytes", heist_error_name(err), got.code, got.out_size,
+                 size);
     heist_process_output_free(&got);
     heist_process_unref(p);
     free(input);
@@ -166,7 +170,8 @@ static void stops(struct starter *s) {
     char ready = 0;
     bool deaf = stress_chance(&s->rng, 50);
     int code = 12345;
-    int err = start(deaf ? "trap '' TERM; echo; while :; do sleep 0.01; done" : "trap 'exit 9' TERM; echo; while :; do sleep 0.01; done",
+    int err = start(deaf ? "trap '' TERM; echo; while :; do sleep 0.01; done"
+                         : "trap 'exit 9' TERM; echo; while :; do sleep 0.01; done",
                     stress_chance(&s->rng, 50) ? HEIST_PROCESS_GROUP : 0, true, &p);
     stress_check(!err, "start: %s", heist_error_name(err));
     if (err) return;
@@ -312,8 +317,8 @@ int main(int argc, char **argv) {
     stress_begin(argc, argv, "process", "each child is reaped once with its code, and none, dead or alive, is left");
     while (stress_next_round(&r)) one_round(&r);
     for (int i = 0; i < PLANS; i++) stress_note("%s: %" PRIu64, plan_name[i], s_get(&started[i]));
-    stress_note("communicates cut short %" PRIu64 ", waits cancelled %" PRIu64 ", timed out %" PRIu64, s_get(&cut_short),
-                s_get(&cancelled_waits), s_get(&timed_out));
+    stress_note("communicates cut short %" PRIu64 ", waits cancelled %" PRIu64 ", timed out %" PRIu64,
+                s_get(&cut_short), s_get(&cancelled_waits), s_get(&timed_out));
     stress_note("children of plain calls %" PRIu64 ", looks for orphans %" PRIu64, s_get(&others), s_get(&orphans));
     return stress_end();
 }

@@ -9,7 +9,8 @@
  * have their default again), and with no descriptors but 0, 1, 2 and those that were given.
  *
  * A child outlives its handle, unless HEIST_PROCESS_KILL_ON_DROP is given, and then its status is still taken, by the
- * loop; after that loop has closed, when the library next starts a child or closes a loop.  Needs Linux 5.4: -ENOSYS before. */
+ * loop; after that loop has closed, when the library next starts a child or closes a loop.  Needs Linux 5.4: -ENOSYS
+ * before. */
 #ifndef HEIST_PROCESS_H
 #define HEIST_PROCESS_H
 
@@ -51,8 +52,8 @@ typedef struct heist_process_options {
  * Context: task.  Suspends: never, but is a cancellation point: -ECANCELED has started nothing; a request that comes
  * during the call is delivered later.
  * Ownership: *out is one reference.
- * Errors: -ENOENT, -EACCES, -ENOEXEC and what else exec and chdir say (nothing is left of the child); -EMFILE and the like,
- * -EAGAIN, -ENOMEM, -EBADF (a descriptor that is not open), -EINVAL, -ECANCELED, HEIST_ENOTINCORO, -ENOSYS. */
+ * Errors: -ENOENT, -EACCES, -ENOEXEC and what else exec and chdir say (nothing is left of the child); -EMFILE and the
+ * like, -EAGAIN, -ENOMEM, -EBADF (a descriptor that is not open), -EINVAL, -ECANCELED, HEIST_ENOTINCORO, -ENOSYS. */
 HEIST_API int heist_create_subprocess_exec(char *const argv[], const heist_process_options *opts,
                                            heist_process **out) HEIST_NODISCARD;
 /* The same with a line for the shell, /bin/sh -c.  Killing the shell leaves what it has started, unless it is a
@@ -70,8 +71,9 @@ HEIST_API pid_t heist_process_pid(const heist_process *p);
 /* Waits until it has ended: *code (may be NULL) is its exit code, or the negative number of the signal that ended
  * it.  Any number of tasks may wait, also later.  Cancelling a wait leaves the process alone.
  * Context: task or plain thread.  Suspends: may.
- * Errors: -ETIMEDOUT, -ECANCELED; -ECHILD (it has ended, but somebody else in this process took its status, or SIGCHLD is
- * ignored); HEIST_ECLOSED (on a plain thread, when the loop that watched it is closed), HEIST_ENOTINCORO, -EINVAL. */
+ * Errors: -ETIMEDOUT, -ECANCELED; -ECHILD (it has ended, but somebody else in this process took its status, or SIGCHLD
+ * is ignored); HEIST_ECLOSED (on a plain thread, when the loop that watched it is closed), HEIST_ENOTINCORO,
+ * -EINVAL. */
 HEIST_API int heist_process_wait(heist_process *p, double deadline, int *code);
 /* The same without waiting: HEIST_EINVALSTATE while it runs.  Context: any.  Suspends: never. */
 HEIST_API int heist_process_returncode(heist_process *p, int *code);
@@ -85,16 +87,16 @@ HEIST_API int heist_process_terminate(heist_process *p);
 HEIST_API int heist_process_kill(heist_process *p);
 /* To all of its group.  Errors: also -ENOTSUP (it has none of its own). */
 HEIST_API int heist_process_signal_group(heist_process *p, int sig);
-/* SIGTERM, and SIGKILL after `grace` seconds if it is still there; to the group if it has one of its own.  Returns when it
- * has ended, as wait does; a cancelled stop kills at once, and does not wait.
+/* SIGTERM, and SIGKILL after `grace` seconds if it is still there; to the group if it has one of its own.  Returns
+ * when it has ended, as wait does; a cancelled stop kills at once, and does not wait.
  * Context: task.  Suspends: may.  Errors: -ECANCELED, -ECHILD, -EINVAL, HEIST_ENOTINCORO. */
 HEIST_API int heist_process_stop(heist_process *p, double grace, int *code);
 
 /* ---- pipes ---- */
 
-/* The other ends of its pipes, NULL where there is none: standard input to write to, the other two to read.  Borrowed from
- * the handle, whose last unref closes them; heist_stream_ref keeps one longer.  What the child wrote can be read after its
- * end too.  close_stdin: when what was written has gone out, the child reads the end.
+/* The other ends of its pipes, NULL where there is none: standard input to write to, the other two to read.  Borrowed
+ * from the handle, whose last unref closes them; heist_stream_ref keeps one longer.  What the child wrote can be read
+ * after its end too.  close_stdin: when what was written has gone out, the child reads the end.
  * Context: any.  Suspends: never. */
 HEIST_API heist_stream *heist_process_stdin(heist_process *p);
 HEIST_API heist_stream *heist_process_stdout(heist_process *p);

@@ -3,8 +3,8 @@
  *   handler   came |= the signal's bit, then a write to the eventfd
  *   next      empties the registration's slot, then looks at `came`, then waits for the slot
  *
- * The eventfd is written and never read, as the loop's own (loop/wake.c): each write makes an edge.  A signal after the look
- * writes after it, so its edge finds the slot empty and stays there, or finds the waiter. */
+ * The eventfd is written and never read, as the loop's own (loop/wake.c): each write makes an edge.  A signal after
+ * the look writes after it, so its edge finds the slot empty and stays there, or finds the waiter. */
 #include <heist/error.h>
 #include <heist/signal.h>
 

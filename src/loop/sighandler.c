@@ -1,7 +1,7 @@
 /* Callbacks for signals.  See heist/signal.h, and loop/trap.h for the handler.
  *
- * One for each signal in the process, in a table under a lock.  It is counted: the table holds one reference, and the job
- * that stands in its loop's inbox another.
+ * One for each signal in the process, in a table under a lock.  It is counted: the table holds one reference, and the
+ * job that stands in its loop's inbox another.
  *
  *   handler   queued := 1; whoever changed it from 0 pushes the job
  *   job       queued := 0, then the call
@@ -93,7 +93,8 @@ static void put_away(struct sighandler *h) {
 /* Under the lock: the new one before the old one goes, so that none is lost between them. */
 static int put_in(int sig, struct sighandler *h, int how, struct sighandler **old) {
     struct sighandler *there = table[sig];
-    if (a_load_acq(&h->loop->closed)) return HEIST_ECLOSED; /* acq: pairs with shut, which empties the table under the lock */
+    /* acq: pairs with shut, which empties the table under the lock */
+    if (a_load_acq(&h->loop->closed)) return HEIST_ECLOSED;
     if (there && there->loop != h->loop) return -EBUSY;
     int err = heist__trap_add(sig, &h->trap, how);
     if (err) return err;

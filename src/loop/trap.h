@@ -1,8 +1,9 @@
 /* Who hears of a signal: the library's one handler, and for each signal a list of those that asked.
  *
- * A trap is told in the handler, on whatever thread that runs: it takes no lock and allocates nothing.  All the traps of
- * a signal hear of it, but those of last resort only when there is no other.  The first trap of a signal installs the
- * handler and keeps what was there; the last one that goes puts it back, unless somebody else has put his own over it. */
+ * A trap is told in the handler, on whatever thread that runs: it takes no lock and allocates nothing.  All the traps
+ * of a signal hear of it, but those of last resort only when there is no other.  The first trap of a signal installs
+ * the handler and keeps what was there; the last one that goes puts it back, unless somebody else has put his own over
+ * it. */
 #ifndef HEIST_LOOP_TRAP_H
 #define HEIST_LOOP_TRAP_H
 

@@ -2,16 +2,16 @@
  *
  * Why clone.  fork copies the tables of all memory, which costs the more the larger the program is.  posix_spawn has
  * neither a descriptor for the child, so its number must be trusted while others may wait for any child, nor a way to
- * close what others opened without close-on-exec.  This is what posix_spawn does inside: a child that borrows the memory and
- * has a stack of its own, while the thread that made it stands still until the exec.
+ * close what others opened without close-on-exec.  This is what posix_spawn does inside: a child that borrows the
+ * memory and has a stack of its own, while the thread that made it stands still until the exec.
  *
  * So the child writes into the parent's memory: it calls nothing that takes a lock, allocates, or keeps state, nothing
  * that a detector watches, and no handler of the parent's may run in it: all signals are blocked until each handler is
  * taken out.  It tells the parent what failed by a word of its structure, which the parent looks at after the clone.
  *
- * An emulator (valgrind, qemu) may make a plain fork out of it: then the word stays untouched, and nobody has waited for the
- * exec.  Until a child has shown that it shares the memory (`child_was_here`), and under an emulator always, the
- * failure comes through a pipe that exec closes. */
+ * An emulator (valgrind, qemu) may make a plain fork out of it: then the word stays untouched, and nobody has waited
+ * for the exec.  Until a child has shown that it shares the memory (`child_was_here`), and under an emulator always,
+ * the failure comes through a pipe that exec closes. */
 #include "net/exec.h"
 
 #include <errno.h>

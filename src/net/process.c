@@ -10,8 +10,8 @@
  *              a sweep finds that it has ended
  *   reaped     the status is taken; nobody signals any more, so the number cannot hit another process
  *
- * Who waits stands in a queue under the same lock; all of it is woken when the status is taken and when the registration
- * has ended, and looks again.
+ * Who waits stands in a queue under the same lock; all of it is woken when the status is taken and when the
+ * registration has ended, and looks again.
  *
  * Whoever first asks for the registration's close sets `closing`.  The descriptor closes when it is reaped and not
  * registered: by reap, or by the registration's end.  So it never closes while a poller has it, and no signal is
@@ -192,8 +192,8 @@ static void on_loop_shut(heist_loop *loop) {
     sweep();
 }
 
-/* Under its lock, not reaped.  Some emulators do not know the call: then only somebody who takes statuses of children that
- * are not his could make the number another's. */
+/* Under its lock, not reaped.  Some emulators do not know the call: then only somebody who takes statuses of children
+ * that are not his could make the number another's. */
 static int to_process(heist_process *p, int sig) {
     int err = heist__sys_pidfd_send_signal(p->pidfd, sig);
     return err == -ENOSYS ? heist__sys_kill(p->pid, sig) : err;
@@ -220,7 +220,8 @@ static int open_pipe(int fd, const heist_stream_options *opts, heist_stream **ou
 }
 
 /* What the child gets for stream i: *theirs (to be closed here, or -1), and our end of a pipe. */
-static int open_stream(int what, int i, const heist_stream_options *opts, int *becomes, int *theirs, heist_stream **ours) {
+static int open_stream(int what, int i, const heist_stream_options *opts, int *becomes, int *theirs,
+                       heist_stream **ours) {
     if (what > 0) *becomes = what - 1;
     if (what == HEIST_PROCESS_STDOUT) *becomes = HEIST__EXEC_AS_STDOUT;
     if (what == HEIST_PROCESS_NULL) {
@@ -332,8 +333,8 @@ int heist_create_subprocess_exec(char *const argv[], const heist_process_options
         .session = o->flags & HEIST_PROCESS_SESSION,
         .keep_fds = o->flags & HEIST_PROCESS_KEEP_FDS,
     };
-    /* Set once for good; a closing loop that reads it before has no children. */
-    if (!a_load_acq(&heist__loop_shut_hook)) a_store_rel(&heist__loop_shut_hook, on_loop_shut); /* acq, rel: with shut */
+    /* Set once for good; a closing loop that reads it before has no children.  acq, rel: with shut */
+    if (!a_load_acq(&heist__loop_shut_hook)) a_store_rel(&heist__loop_shut_hook, on_loop_shut);
     sweep();
     err = create(&e, o, out);
     heist__fd_skipped();

@@ -1,7 +1,7 @@
 /* communicate: input, both outputs and the end of a child, at the same time.  See heist/process.h.
  *
- * A task for each pipe, so that none waits for another.  What they have reached is kept with the child, and a read or write
- * that is cancelled has taken nothing; so a call that was cut short may be repeated and goes on. */
+ * A task for each pipe, so that none waits for another.  What they have reached is kept with the child, and a read or
+ * write that is cancelled has taken nothing; so a call that was cut short may be repeated and goes on. */
 #include <errno.h>
 #include <heist/error.h>
 #include <heist/flow.h>
@@ -128,7 +128,8 @@ static char *hand_over(struct heist__outlet *o, size_t *size) {
 
 int heist_process_communicate(heist_process *p, const void *input, size_t input_size, double deadline,
                               heist_process_output *out) {
-    if (!p || !out || isnan(deadline) || (!input && input_size) || !heist__options_ok(out, sizeof(*out))) return -EINVAL;
+    if (!p || !out || isnan(deadline) || (!input && input_size)) return -EINVAL;
+    if (!heist__options_ok(out, sizeof(*out))) return -EINVAL;
     int err = heist__fd_entry();
     if (err) return heist__process_cancelled(p, err);
     if (input_size && !p->pipes[0]) return -EINVAL;

@@ -1,7 +1,7 @@
 /* SIGINT's trap, and the job that it posts.  See sigint.h, and loop/trap.h for the handler.
  *
- * It is told in the handler, on any thread that does not block the signal (no worker's), at any moment.  It takes no lock
- * and allocates nothing: an inbox takes a job by compare-and-swap, and a sleeper is woken by one write. */
+ * It is told in the handler, on any thread that does not block the signal (no worker's), at any moment.  It takes no
+ * lock and allocates nothing: an inbox takes a job by compare-and-swap, and a sleeper is woken by one write. */
 #include "sched/sigint.h"
 
 #include <errno.h>

@@ -70,7 +70,8 @@ static void expect_output(const char *command, heist_process_options o, const ch
     int code = -1;
     char *text = output_of(command, o, &code);
     if ((code || !text || strcmp(text, expected)) && !wrong) {
-        fprintf(stderr, "line %d: '%s' gave %d, '%s' instead of '%s'\n", line, command, code, text ? text : "", expected);
+        fprintf(stderr, "line %d: '%s' gave %d, '%s' instead of '%s'\n", line, command, code,
+                text ? text : "", expected);
         wrong = line;
     }
     heist_process_output o2 = HEIST_PROCESS_OUTPUT_INIT;
@@ -481,7 +482,9 @@ static int signals(void *arg, void **out) {
         int code = 0;
         EXPECT(heist_create_subprocess_shell("exec sleep 1000", NULL, &p) == 0);
         EXPECT(heist_process_send_signal(p, 0) == 0);
-        int err = i == 0 ? heist_process_terminate(p) : i == 1 ? heist_process_kill(p) : heist_process_send_signal(p, each[i]);
+        int err = i == 0   ? heist_process_terminate(p)
+                  : i == 1 ? heist_process_kill(p)
+                           : heist_process_send_signal(p, each[i]);
         EXPECT(err == 0);
         EXPECT(heist_process_wait(p, HEIST_FOREVER, &code) == 0 && code == -each[i]);
         EXPECT(heist_process_terminate(p) == -ESRCH && heist_process_kill(p) == -ESRCH);
@@ -533,7 +536,8 @@ static int groups(void *arg, void **out) {
     char ready;
     EXPECT(heist_stream_read(heist_process_stdout(p), &ready, 1) == 1);
     EXPECT(heist_process_signal_group(p, SIGKILL) == 0);
-    EXPECT(heist_process_communicate(p, NULL, 0, HEIST_FOREVER, &got) == 0); /* the pipe ends: the grandchild is gone too */
+    /* The pipe ends: the grandchild is gone too. */
+    EXPECT(heist_process_communicate(p, NULL, 0, HEIST_FOREVER, &got) == 0);
     EXPECT(got.code == -SIGKILL);
     heist_process_output_free(&got);
     heist_process_unref(p);
@@ -606,7 +610,8 @@ static int descriptors(void *arg, void **out) {
     EXPECT(fcntl(ends[1], F_GETFD) == FD_CLOEXEC); /* here nothing has changed */
     o = options();
     o.flags = HEIST_PROCESS_KEEP_FDS;
-    snprintf(command, sizeof command, "test -e /dev/fd/%d && echo kept; test -e /dev/fd/%d || echo closed", plain, ends[0]);
+    snprintf(command, sizeof command, "test -e /dev/fd/%d && echo kept; test -e /dev/fd/%d || echo closed", plain,
+             ends[0]);
     EXPECT_OUTPUT(command, o, "kept\nclosed\n");
     close(plain);
     close(ends[0]);
@@ -811,8 +816,8 @@ static void a_hundred_children_that_end_at_once_are_all_reported_PROC_15(void **
     play(starts_many);
 }
 
-/* A forked child ends as another program: a checker of memory that follows it would call lost what only a thread that is
- * not there, or a coroutine's stack, holds. */
+/* A forked child ends as another program: a checker of memory that follows it would call lost what only a thread that
+ * is not there, or a coroutine's stack, holds. */
 static void end_as(const char *command) {
     execl("/bin/sh", "sh", "-c", command, (char *)NULL);
     _exit(127);

@@ -192,7 +192,8 @@ static void closing_a_loop_removes_its_handlers_SIG_06(void **state) {
     assert_int_equal(heist_loop_add_signal_handler(loop, SIGUSR1, nothing_called, NULL, &opts), 0);
     assert_int_equal(heist_loop_add_signal_handler(loop, SIGUSR2, nothing_called, NULL, &opts), 0);
     int last = harness_workers() - 1;
-    assert_int_equal(heist_loop_add_signal_handler(heist_runtime_loop(rt, last), SIGHUP, nothing_called, NULL, &opts), 0);
+    heist_loop *third = heist_runtime_loop(rt, last);
+    assert_int_equal(heist_loop_add_signal_handler(third, SIGHUP, nothing_called, NULL, &opts), 0);
     deliver(SIGUSR1); /* its call is dropped with the rest */
     harness_runtime_end(rt);
     assert_true(handler_of(SIGHUP) == SIG_DFL);
