@@ -49,8 +49,7 @@ void heist_transport_unref(heist_transport *t) {
 
 void heist__transport_enter(heist_transport *t) {
     heist_uncancellable_begin();
-    while (heist_lock_acquire(&t->turn)) {
-    } /* a task that cannot be cancelled: it only fails when it is interrupted */
+    while (heist_lock_acquire(&t->turn)) {} /* in a task, in a section: nothing can make it fail */
     heist_uncancellable_end();
 }
 

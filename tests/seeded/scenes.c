@@ -8,6 +8,7 @@
 #include <heist/testing.h>
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -1343,6 +1344,217 @@ SCENE(guests) {
     close_runtime(rt);
 }
 
+/* ---- a server: two clients, and somebody who closes it, drains it or cuts its connections at any moment ---- */
+
+struct service {
+    heist_server *server;
+    heist_addr where;
+    _Atomic(int) began, ended;
+    int how, limit, cut;
+};
+
+static int service_answers(heist_stream *s, void *user) {
+    struct service *v = user;
+    char byte;
+    v->began++;
+    int err = heist_stream_readexactly(s, &byte, 1, NULL);
+    if (err == 0) err = heist_stream_write(s, "y", 1);
+    v->ended++;
+    return err == HEIST_ECLOSED || err == -ECANCELED ? err : 0; /* a client that was cut is no failure */
+}
+
+static int service_starts(void *arg, void **out) {
+    struct service *v = arg;
+    heist_server_options o = HEIST_SERVER_OPTIONS_INIT;
+    char name[40];
+    (void)out;
+    o.max_connections = (size_t)v->limit;
+    snprintf(name, sizeof(name), "@heist seeded %d", (int)getpid());
+    heist_sim_check(heist_start_unix_server(service_answers, v, name, &o, &v->server) == 0);
+    heist_sim_check(heist_server_sockets(v->server, &v->where, 1) == 1);
+    return 0;
+}
+
+static int service_client(void *arg, void **out) {
+    struct service *v = arg;
+    heist_conn *c;
+    char byte = 0;
+    (void)out;
+    int err = heist_connect(&v->where, HEIST_FOREVER, &c);
+    if (err < 0) return err == -ECONNREFUSED ? 0 : err;
+    ptrdiff_t n = heist_conn_write(c, "x", 1, HEIST_FOREVER, NULL);
+    if (n == 0) n = heist_conn_read(c, &byte, 1, HEIST_FOREVER); /* an answer, or the end: never nothing */
+    heist_conn_close(c);
+    *out = (void *)(intptr_t)(n == 1);
+    heist_sim_check(n != 1 || byte == 'y');
+    return n == 1 || n == 0 || n == -ECONNRESET || n == -EPIPE ? 0 : (int)n;
+}
+
+static void service_ends(void *arg) {
+    struct service *v = arg;
+    if (heist_sim_choose(2)) heist_sim_pause(0.0005);
+    switch (v->how) {
+    case 1: heist_sim_check(heist_server_close(v->server) == 0); break;
+    case 2: heist_sim_check((v->cut = heist_server_drain(v->server, 0)) >= 0); break;
+    case 3: heist_sim_check((v->cut = heist_server_drain(v->server, HEIST_FOREVER)) == 0); break;
+    case 4: heist_sim_check(heist_server_abort_clients(v->server) >= 0); break;
+    case 5: heist_sim_check(heist_server_close_clients(v->server) >= 0); break;
+    default: break;
+    }
+}
+
+SCENE(service) {
+    heist_runtime *rt = open_runtime(arg);
+    struct service v = {.how = (int)heist_sim_choose(6), .limit = (int)heist_sim_choose(2)};
+    heist_task *start, *client[2];
+    heist_sim_check(heist_runtime_run_coroutine(rt, service_starts, &v, NULL, &start) == 0);
+    heist_sim_check(heist_await(start, NULL) == 0);
+    heist_unref(start);
+    for (int i = 0; i < 2; i++)
+        heist_sim_check(heist_runtime_run_coroutine(rt, service_client, &v, NULL, &client[i]) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(service_ends, &v, &h) == 0);
+    int served = 0;
+    for (int i = 0; i < 2; i++) {
+        void *answered = NULL;
+        heist_sim_check(heist_await(client[i], &answered) == 0);
+        served += answered != NULL;
+        heist_unref(client[i]);
+    }
+    heist_sim_thread_join(h);
+    if (v.how == 0) heist_sim_check(served == 2);
+    heist_sim_check(heist_server_close(v.server) == 0);
+    heist_sim_check(heist_server_wait_closed(v.server) == 0);
+    heist_server_stats stats = HEIST_SERVER_STATS_INIT;
+    heist_sim_check(heist_server_get_stats(v.server, &stats) == 0 && stats.connections == 0);
+    heist_sim_check(v.began == v.ended && served <= v.began);
+    heist_server_unref(v.server);
+    close_runtime(rt);
+}
+
+/* ---- callbacks: a protocol that is written to, paused, resumed, closed or aborted by others at any moment ---- */
+
+struct callbacks {
+    heist_transport *t;
+    heist_stream *stream;
+    _Atomic(int) inside, overlaps, made, data, pauses, resumes, lost, unpaired;
+    int how, fd;
+};
+
+static void told(struct callbacks *c, _Atomic(int) *what) {
+    if (c->inside++) c->overlaps++;
+    heist_sim_point();
+    if (what) (*what)++;
+    if (heist_sim_choose(3) == 0) heist_yield(); /* a request to cancel is the task's business */
+    if (c->lost) c->overlaps++;
+    c->inside--;
+}
+
+static int called_made(void *self, heist_transport *t) {
+    struct callbacks *c = self;
+    (void)t;
+    told(c, &c->made);
+    return 0;
+}
+
+static int called_data(void *self, const void *bytes, size_t n) {
+    struct callbacks *c = self;
+    (void)bytes, (void)n;
+    told(c, &c->data);
+    return 0;
+}
+
+static void called_lost(void *self, int code) {
+    struct callbacks *c = self;
+    (void)code;
+    told(c, NULL);
+    c->unpaired += c->pauses != c->resumes;
+    c->lost++;
+}
+
+static void called_pause(void *self) {
+    struct callbacks *c = self;
+    c->unpaired += c->pauses != c->resumes;
+    told(c, &c->pauses);
+}
+
+static void called_resume(void *self) {
+    struct callbacks *c = self;
+    told(c, &c->resumes);
+    c->unpaired += c->pauses != c->resumes;
+}
+
+static const heist_protocol callbacks_protocol = {
+    sizeof(heist_protocol), called_made, called_data, NULL, NULL, NULL, called_lost, called_pause, called_resume};
+
+static int callbacks_start(void *arg, void **out) {
+    struct callbacks *c = arg;
+    (void)out;
+    return heist_protocol_start(c->stream, &callbacks_protocol, c, &c->t);
+}
+
+static int callbacks_write(void *arg, void **out) {
+    static const char block[150000];
+    struct callbacks *c = arg;
+    (void)out;
+    for (int i = 0; i < 3; i++) heist_transport_write(c->t, block, sizeof(block)); /* more than the socket takes */
+    return 0;
+}
+
+static void callbacks_disturb(void *arg) {
+    struct callbacks *c = arg;
+    for (int i = 0; i < 3; i++) {
+        switch (heist_sim_choose(4)) {
+        case 0: heist_transport_pause_reading(c->t); break;
+        case 1: heist_transport_resume_reading(c->t); break;
+        case 2: (void)!write(c->fd, "x", 1); break;
+        default: heist_sim_pause(0.0005); break;
+        }
+    }
+    switch (c->how) {
+    case 0: heist_transport_abort(c->t); break;
+    case 1: heist_stream_abort(heist_transport_stream(c->t)); break;
+    case 2:
+        heist_transport_resume_reading(c->t);
+        close(c->fd);
+        c->fd = -1;
+        break;
+    default: heist_transport_close(c->t); break; /* what was written is still sent: the other end reads */
+    }
+}
+
+SCENE(callbacks) {
+    heist_runtime *rt = open_runtime(arg);
+    struct callbacks c = {.how = (int)heist_sim_choose(4)};
+    heist_stream_options o = HEIST_STREAM_OPTIONS_INIT;
+    heist_task *t, *writer;
+    heist_conn *conn;
+    int fd[2];
+    o.high_water = 1000;
+    heist_sim_check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fd) == 0);
+    c.fd = fd[0];
+    heist_sim_check(heist_conn_open(fd[1], &conn) == 0);
+    heist_sim_check(heist_stream_from_conn(conn, &o, &c.stream) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, callbacks_start, &c, NULL, &t) == 0);
+    heist_sim_check(heist_await(t, NULL) == 0);
+    heist_sim_check(heist_runtime_run_coroutine(rt, callbacks_write, &c, NULL, &writer) == 0);
+    heist_sim_thread *h;
+    heist_sim_check(heist_sim_thread_start(callbacks_disturb, &c, &h) == 0);
+    heist_await(writer, NULL);
+    heist_sim_thread_join(h);
+    while (!c.lost) {
+        static char sink[65536];
+        if (c.fd >= 0) (void)!read(c.fd, sink, sizeof(sink));
+        heist_sim_pause(0.001);
+    }
+    heist_sim_check(c.made == 1 && c.lost == 1 && c.overlaps == 0 && c.unpaired == 0 && c.pauses == c.resumes);
+    heist_transport_unref(c.t);
+    heist_unref(t);
+    heist_unref(writer);
+    if (c.fd >= 0) close(c.fd);
+    close_runtime(rt);
+}
+
 /* ---- an endpoint: two receivers, one that cancels, one that closes; each datagram goes to one of them ---- */
 
 struct endpoint_scene {
@@ -2060,6 +2272,8 @@ const struct scene scenes[] = {
     {"endpoint", endpoint, 1},
     {"streams", streams, 1},
     {"stream_unsent", stream_unsent, 1},
+    {"service", service, 1},
+    {"callbacks", callbacks, 1},
     {"last_reference", last_reference, 1},
     {"executor", executor, 1},
     {"section", section, 2},
