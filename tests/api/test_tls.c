@@ -852,7 +852,8 @@ static int slow_peer_main(void *arg, void **out) {
     if (!err) err = heist_stream_set_write_deadline(e->p.client.tls, HEIST_FOREVER);
     in.s = e->p.server.tls;
     if (!err) err = heist_create_task(receive_all, &in, NULL, &t);
-    if (!err) e->after = heist_stream_drain(e->p.client.tls);
+    if (err) return err;
+    e->after = heist_stream_drain(e->p.client.tls);
     if (!err) err = heist_stream_write_eof(e->p.client.tls);
     if (!err) err = heist_await(t, NULL);
     heist_unref(t);
