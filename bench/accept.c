@@ -2,9 +2,8 @@
  *
  * Plain threads connect to 127.0.0.1, read one byte and reset (so that no port waits), as fast as they can; the server
  * writes the byte and reads until the reset: one task for each connection.  `-`: heist_start_server with one listening
- * socket.  `.reuseport`: with one for each worker, and `.balance`: the largest part of the connections that one
- * worker's loop accepted, times the workers (1 is even).  `.bare`: a loop over epoll in one thread that does the same
- * by hand. */
+ * socket; `.reuseport`: with one for each worker; `.balance` of each: the largest part of the handlers that began on
+ * one worker, times the workers (1 is even).  `.bare`: a loop over epoll in one thread that does the same by hand. */
 #include "common.h"
 
 #include <errno.h>
@@ -61,17 +60,17 @@ struct world {
     unsigned flags;
     struct load load;
     heist_loop *loops[WORKERS_MAX];
-    atomic_size_t accepted[WORKERS_MAX];
+    atomic_size_t began[WORKERS_MAX];
 };
 
-/* On the loop that accepted, as a rule: a stolen task counts for the thief. */
+/* Counted where it begins: on the worker that accepted it, or on the one that stole it. */
 static int greet(heist_stream *s, void *user) {
     struct world *w = user;
     heist_loop *loop;
     char byte;
     BENCH_MUST(heist_get_running_loop(&loop));
     for (int i = 0; i < w->args->workers && i < WORKERS_MAX; i++)
-        if (w->loops[i] == loop) atomic_fetch_add_explicit(&w->accepted[i], 1, memory_order_relaxed);
+        if (w->loops[i] == loop) atomic_fetch_add_explicit(&w->began[i], 1, memory_order_relaxed);
     int err = heist_stream_write(s, "x", 1);
     if (err == 0) err = (int)heist_stream_read(s, &byte, 1);
     BENCH_CHECK(err == 0 || err == -ECONNRESET || err == -EPIPE);
@@ -179,6 +178,14 @@ static void measure_bare(const struct bench_args *args, struct load *load) {
     close(b.epoll);
 }
 
+/* The largest part of the handlers that began on one worker, times the workers. */
+static double balance(const struct world *w) {
+    size_t most = 0;
+    for (int i = 0; i < w->args->workers && i < WORKERS_MAX; i++)
+        if (atomic_load(&w->began[i]) > most) most = atomic_load(&w->began[i]);
+    return (double)most * w->args->workers / (double)w->args->n;
+}
+
 void bench_accept(const struct bench_args *args) {
     static struct world w;
     static struct load bare;
@@ -186,10 +193,8 @@ void bench_accept(const struct bench_args *args) {
     bench_emit("bare", args->n, rate(&bare, args->n), "connections/s");
     measure(args, 0, &w);
     bench_emit("-", args->n, rate(&w.load, args->n), "connections/s");
+    bench_emit("balance", args->n, balance(&w), "times even");
     measure(args, HEIST_SERVER_REUSEPORT, &w);
     bench_emit("reuseport", args->n, rate(&w.load, args->n), "connections/s");
-    size_t most = 0;
-    for (int i = 0; i < args->workers && i < WORKERS_MAX; i++)
-        if (atomic_load(&w.accepted[i]) > most) most = atomic_load(&w.accepted[i]);
-    bench_emit("balance", args->n, (double)most * args->workers / (double)args->n, "times even");
+    bench_emit("reuseport.balance", args->n, balance(&w), "times even");
 }

@@ -44,7 +44,8 @@ typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options
 
 #define HEIST_SERVER_PAUSED 0x1u /* bound, but listens only after start_serving or serve_forever */
 /* A listening socket for each worker.  The kernel spreads connections over them by lot, and those at the socket of a
- * worker that is held wait until it is free. */
+ * worker that is held wait until it is free.  Without it the worker that accepts begins most handlers, and the others
+ * steal some when it falls behind. */
 #define HEIST_SERVER_REUSEPORT 0x2u
 #define HEIST_SERVER_PINNED 0x4u    /* handlers stay on the loop that accepted */
 #define HEIST_SERVER_KEEP_PATH 0x8u /* close leaves the file of a Unix socket */
