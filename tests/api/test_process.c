@@ -762,6 +762,52 @@ static void a_child_that_outlives_its_runtime_is_watched_by_the_next_one_that_wa
     no_children();
 }
 
+static int writes_to_survivor(void *arg, void **out) {
+    (void)arg, (void)out;
+    static char much[1 << 20];
+    heist_process_options o = with_pipes();
+    o.flags = HEIST_PROCESS_KILL_ON_DROP;
+    int err = heist_create_subprocess_shell("exec sleep 1000", &o, &survivor);
+    if (!err) err = heist_stream_write(heist_process_stdin(survivor), much, sizeof much);
+    return err;
+}
+
+static void a_handle_with_pipes_and_unsent_input_may_outlive_its_runtime(void **state) {
+    (void)state;
+    assert_int_equal(run_real(writes_to_survivor, NULL), 0);
+    pid_t pid = heist_process_pid(survivor);
+    heist_process_unref(survivor);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(info.si_status, SIGKILL);
+    assert_int_equal(run_real(nothing, NULL), 0);
+    no_children();
+}
+
+static int one_line(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_process *p = NULL;
+    heist_stream_options stream = HEIST_STREAM_OPTIONS_INIT;
+    heist_process_options o = with_pipes();
+    char *text;
+    stream.limit = 16;
+    o.stream = &stream;
+    EXPECT(heist_create_subprocess_shell("echo short; echo longer than the limit allows", &o, &p) == 0);
+    EXPECT(heist_stream_readline(heist_process_stdout(p), &text) == 6);
+    EXPECT(heist_stream_readline(heist_process_stdout(p), &text) == HEIST_ELIMIT);
+    stream.limit = -1;
+    heist_process *other = NULL;
+    EXPECT(heist_create_subprocess_shell("true", &o, &other) == -EINVAL && other == NULL);
+    EXPECT(heist_process_wait(p, HEIST_FOREVER, NULL) == 0);
+    heist_process_unref(p);
+    return 0;
+}
+
+static void the_pipes_have_the_streams_options_PROC_12(void **state) {
+    (void)state;
+    play(one_line);
+}
+
 static void *waits_for_survivor(void *arg) {
     *(int *)arg = heist_process_wait(survivor, HEIST_FOREVER, NULL);
     return NULL;
@@ -1036,6 +1082,8 @@ int main(void) {
         API_TEST(cancelling_a_start_leaves_no_child_PROC_11),
         API_TEST(children_whose_handle_is_dropped_are_reaped_all_the_same),
         API_TEST(a_child_that_outlives_its_runtime_is_watched_by_the_next_one_that_waits),
+        API_TEST(a_handle_with_pipes_and_unsent_input_may_outlive_its_runtime),
+        API_TEST(the_pipes_have_the_streams_options_PROC_12),
         API_TEST(who_waits_when_the_watching_loop_closes_is_told),
         API_TEST(a_hundred_children_that_end_at_once_are_all_reported_PROC_15),
         API_TEST(others_children_are_left_alone_and_ends_need_no_main_thread_PROC_14),
