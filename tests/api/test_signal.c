@@ -1,7 +1,9 @@
 /* Signals: callbacks on a loop and waits for them (rows SIG), and that the program's own handlers are left alone. */
 #include "support/harness.h"
+#include "support/pace.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +264,70 @@ static void each_signal_of_a_burst_is_followed_by_a_call(void **state) {
     }
     assert_int_equal(heist_loop_remove_signal_handler(heist_runtime_loop(rt, 0), SIGUSR1), 1);
     harness_runtime_end(rt);
+}
+
+/* ---- a storm ---- */
+
+static _Atomic(bool) calm;
+static _Atomic(int) additions;
+
+static void *storms(void *arg) {
+    (void)arg;
+    while (!calm) {
+        deliver(SIGUSR1);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *adds_and_removes(void *arg) {
+    heist_loop *loop = arg;
+    heist_signal_options opts = HEIST_SIGNAL_OPTIONS_INIT;
+    opts.arg_free = count_free;
+    struct pace pace = pace_of(400, 20, 0.3);
+    while (pace_goes_on(&pace)) {
+        int err = heist_loop_add_signal_handler(loop, SIGUSR1, nothing_called, NULL, &opts);
+        EXPECT(err == 0 || err == -EBUSY);
+        if (err == 0) additions++;
+        int had = heist_loop_remove_signal_handler(loop, SIGUSR1);
+        EXPECT(had == (err == 0));
+    }
+    return NULL;
+}
+
+static void *opens_and_closes(void *arg) {
+    (void)arg;
+    const int sig = SIGUSR1;
+    struct pace pace = pace_of(400, 20, 0.3);
+    while (pace_goes_on(&pace)) {
+        heist_signals *s = NULL;
+        EXPECT(heist_signals_open(&sig, 1, NULL, &s) == 0);
+        while (pace.played % 8 == 0 && heist_signals_try_next(s) != SIGUSR1) sched_yield();
+        heist_signals_close(s);
+    }
+    return NULL;
+}
+
+static void handlers_and_listeners_come_and_go_under_a_storm(void **state) {
+    (void)state;
+    heist_loop *loops[2] = {harness_real_loop(), harness_real_loop()};
+    pthread_t storm, changes[4];
+    signal(SIGUSR1, SIG_IGN); /* so that no gap is the end */
+    freed = additions = wrong = 0;
+    calm = false;
+    storm = harness_thread(storms, NULL);
+    for (int i = 0; i < 4; i++)
+        changes[i] = i < 2 ? harness_thread(adds_and_removes, loops[i]) : harness_thread(opens_and_closes, NULL);
+    for (int i = 0; i < 4; i++) harness_join(changes[i]);
+    calm = true;
+    harness_join(storm);
+    assert_true(handler_of(SIGUSR1) == SIG_IGN);
+    signal(SIGUSR1, SIG_DFL);
+    harness_loop_end(loops[0]);
+    harness_loop_end(loops[1]);
+    assert_int_equal(wrong, 0);
+    assert_true(additions > 0);
+    assert_int_equal(freed, additions);
 }
 
 static void a_failing_callback_is_reported_under_its_name(void **state) {
@@ -550,6 +616,7 @@ int main(void) {
         API_TEST(closing_a_loop_removes_its_handlers_SIG_06),
         API_TEST(a_handler_of_the_program_is_taken_only_when_asked_and_comes_back),
         API_TEST(each_signal_of_a_burst_is_followed_by_a_call),
+        API_TEST(handlers_and_listeners_come_and_go_under_a_storm),
         API_TEST(a_failing_callback_is_reported_under_its_name),
         API_TEST(the_callback_runs_in_the_context_of_who_added_it),
         API_TEST(several_listeners_hear_each_signal_and_a_wait_that_ends_otherwise_takes_none),
