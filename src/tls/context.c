@@ -20,7 +20,7 @@ static int password(char *buf, int size, int writing, void *user) {
     size_t length = text ? strlen(text) : 0;
     (void)writing;
     if (!text || size < 0 || length > (size_t)size) return -1;
-    memcpy(buf, text, length);
+    for (size_t i = 0; i < length; i++) buf[i] = text[i]; /* its length tells its end */
     return (int)length;
 }
 

@@ -41,6 +41,7 @@ static int of_certificate(SSL *ssl, int key, void *out, size_t size) {
 static int answer(struct heist__tls *t, int key, void *out, size_t size) {
     const unsigned char *alpn;
     unsigned alpn_length;
+    int resumed;
     switch (key) {
         case HEIST_TLS_INFO_VERSION: return cstring(SSL_get_version(t->ssl), out, size);
         case HEIST_TLS_INFO_CIPHER: return cstring(SSL_get_cipher_name(t->ssl), out, size);
@@ -51,7 +52,8 @@ static int answer(struct heist__tls *t, int key, void *out, size_t size) {
             return cstring(SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name), out, size);
         case HEIST_TLS_INFO_RESUMED:
             if (size != sizeof(int)) return -EINVAL;
-            memcpy(out, &(int){SSL_session_reused(t->ssl)}, sizeof(int));
+            resumed = SSL_session_reused(t->ssl);
+        memcpy(out, &resumed, sizeof(resumed));
             return 0;
         default: return of_certificate(t->ssl, key, out, size);
     }

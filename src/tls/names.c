@@ -155,8 +155,7 @@ int heist__tls_parse_alpn(const char *text, unsigned char **out, unsigned *lengt
             return -EINVAL;
         }
         wire[at++] = (unsigned char)n;
-        memcpy(wire + at, p, n);
-        at += n;
+        for (size_t i = 0; i < n; i++) wire[at++] = (unsigned char)p[i];
         if (!end) break;
         p = end;
     }

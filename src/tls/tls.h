@@ -35,7 +35,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#if defined(OPENSSL_VERSION_NUMBER) && OPENSSL_VERSION_NUMBER < 0x30000000L
 #error "libheist-tls needs OpenSSL 3"
 #endif
 

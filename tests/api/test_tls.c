@@ -3,6 +3,7 @@
  * of memory. */
 #include "api/tls_world.h"
 
+#include <fcntl.h>
 #include <heist/tls.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
@@ -931,16 +932,23 @@ static int fork_main(void *arg, void **out) {
     (void)out;
     int err = greet(e);
     if (err) return err;
+    int answer[2];
+    char said = 0;
+    if (pipe2(answer, O_CLOEXEC) < 0) return -errno;
     pid_t child = fork();
     if (child == 0) {
-        int wrong =
-            heist_tls_wrap(e->p.client.tls, e->p.client.ctx, &e->p.client.opts, &s) != HEIST_EFORKED ||
-            heist_stream_get_extra_info(e->p.client.tls, HEIST_TLS_INFO_VERSION, text, sizeof text) != HEIST_EFORKED ||
-            heist_stream_write(e->p.client.tls, "x", 1) != HEIST_EFORKED || s != NULL;
-        _exit(wrong);
+        int good =
+            heist_tls_wrap(e->p.client.tls, e->p.client.ctx, &e->p.client.opts, &s) == HEIST_EFORKED &&
+            heist_stream_get_extra_info(e->p.client.tls, HEIST_TLS_INFO_VERSION, text, sizeof text) == HEIST_EFORKED &&
+            heist_stream_write(e->p.client.tls, "x", 1) == HEIST_EFORKED && s == NULL;
+        (void)!write(answer[1], good ? "y" : "n", 1);
+        _exit(0); /* without unwinding: memcheck has a view of its own on the status */
     }
-    if (child < 0) return -errno;
-    while (waitpid(child, &e->what, 0) < 0 && errno == EINTR) {
+    close(answer[1]);
+    if (read(answer[0], &said, 1) != 1) said = '?';
+    close(answer[0]);
+    e->what = said == 'y';
+    while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) {
     }
     err = write_text(e->p.client.tls, "still here\n");
     if (!err) err = read_line(e->p.server.tls, e->heard, sizeof e->heard);
@@ -950,9 +958,9 @@ static int fork_main(void *arg, void **out) {
 
 static void forked_child_gets_a_code_and_the_parent_goes_on(void **state) {
     (void)state;
-    struct ends e = {.what = -1};
+    struct ends e = {0};
     run_ends(fork_main, &e);
-    assert_int_equal(e.what, 0);
+    assert_int_equal(e.what, 1);
     assert_string_equal(e.heard, "still here");
 }
 
