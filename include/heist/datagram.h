@@ -103,7 +103,7 @@ typedef struct heist_packet {
 
 /* Receives those that are there, at least one and at most count (and no more than 64 at a time): how many.  Waits for the first only.
  * Sends in order: how many went, at least one; the rest is for the next call, which tells why it stopped, if there was a reason.
- * Context, Suspends, Errors: as for one. */
+ * Suspends: may.  Errors: as for one. */
 HEIST_API ptrdiff_t heist_datagram_recv_many(heist_datagram *d, heist_packet *packets, size_t count,
                                              double deadline) HEIST_NODISCARD;
 HEIST_API ptrdiff_t heist_datagram_send_many(heist_datagram *d, const heist_packet *packets, size_t count,

@@ -49,8 +49,8 @@ typedef struct heist_process_options {
 
 /* Starts argv[0], looked for in PATH (that of opts.env, if given) unless it has a slash, with the arguments argv, which
  * ends with NULL.  Returns when the new program has begun, or could not.  What is given is borrowed for the call.
- * Context: task.  Suspends: never, but is a cancellation point: -ECANCELED has started nothing; a request that comes
- * during the call is delivered later.
+ * Context: task.  Suspends: may, to let others in.  A cancellation point: -ECANCELED has started nothing; a request that
+ * comes during the call is delivered later.
  * Ownership: *out is one reference.
  * Errors: -ENOENT, -EACCES, -ENOEXEC and what else exec and chdir say (nothing is left of the child); -EMFILE and the
  * like, -EAGAIN, -ENOMEM, -EBADF (a descriptor that is not open), -EINVAL, -ECANCELED, HEIST_ENOTINCORO, -ENOSYS. */
@@ -121,6 +121,7 @@ typedef struct heist_process_output {
  * -EINVAL (also an input without a pipe), HEIST_ECLOSED (a pipe was closed here meanwhile), HEIST_ENOTINCORO. */
 HEIST_API int heist_process_communicate(heist_process *p, const void *input, size_t input_size, double deadline,
                                         heist_process_output *out);
+/* Context: any.  Suspends: never. */
 HEIST_API void heist_process_output_free(heist_process_output *out);
 
 HEIST_END_DECLS

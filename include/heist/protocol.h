@@ -69,7 +69,7 @@ HEIST_API int heist_create_connection(const heist_protocol *protocol, void *self
 typedef int (*heist_protocol_factory)(void *user, const heist_protocol **protocol, void **self);
 
 /* asyncio's create_server: heist_start_server, with a protocol of the factory's for each connection.  opts.user_free
- * runs on user.  Context, Suspends, Errors: as heist_start_server. */
+ * runs on user.  Suspends: may.  Context, Errors: as heist_start_server. */
 HEIST_API int heist_create_server(heist_protocol_factory factory, void *user, const char *host, const char *port,
                                   const heist_server_options *opts, heist_server **out);
 

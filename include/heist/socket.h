@@ -34,36 +34,39 @@ HEIST_BEGIN_DECLS
 
 /* Waits until fd is readable or writable, whichever is asked for (HEIST_READABLE | HEIST_WRITABLE): what it is, at least
  * one of them.  A hang-up or an error counts as both: the next call on fd says which.  Takes nothing, so another task may
- * be faster.  A plain file is always ready. */
+ * be faster.  A plain file is always ready.  Suspends: may. */
 HEIST_API int heist_fd_wait(int fd, unsigned events, double deadline) HEIST_NODISCARD;
 
 /* Receives what is there, up to size bytes: the count, 0 at the end of the stream.  asyncio's sock_recv and sock_recv_into.
- * flags: recv's. */
+ * flags: recv's.  Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recv(int fd, void *buf, size_t size, int flags, double deadline) HEIST_NODISCARD;
-/* The same with the sender's address; from may be NULL.  With MSG_TRUNC in flags the count is the datagram's own length. */
+/* The same with the sender's address; from may be NULL.  With MSG_TRUNC in flags the count is the datagram's own length.
+ * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recvfrom(int fd, void *buf, size_t size, int flags, double deadline,
                                         heist_addr *from) HEIST_NODISCARD;
-/* msg is recvmsg's and filled by it; descriptors that come are closed by exec. */
+/* msg is recvmsg's and filled by it; descriptors that come are closed by exec.  Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recvmsg(int fd, struct msghdr *msg, int flags, double deadline) HEIST_NODISCARD;
 
-/* Sends what there is room for: the count, which is at least one byte of a stream, and all of a datagram. */
+/* Sends what there is room for: the count, which is at least one byte of a stream, and all of a datagram.
+ * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_send(int fd, const void *buf, size_t size, int flags, double deadline) HEIST_NODISCARD;
-/* Sends all of it: 0, or a failure with *sent (may be NULL) bytes gone. */
+/* Sends all of it: 0, or a failure with *sent (may be NULL) bytes gone.  Suspends: may. */
 HEIST_API int heist_sock_sendall(int fd, const void *buf, size_t size, int flags, double deadline, size_t *sent);
 /* To an address; NULL: the one that the socket is connected to.
- * When a Unix datagram finds no room at an address, the call looks again every millisecond, for the system does not tell. */
+ * When a Unix datagram finds no room at an address, the call looks again every millisecond, for the system does not tell.
+ * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_sendto(int fd, const void *buf, size_t size, int flags, const heist_addr *to,
                                       double deadline) HEIST_NODISCARD;
 HEIST_API ptrdiff_t heist_sock_sendmsg(int fd, const struct msghdr *msg, int flags, double deadline) HEIST_NODISCARD;
 
 /* Waits for a connection: 0 and its descriptor, non-blocking and closed by exec, which is the caller's; and the peer's
- * address (peer may be NULL).  Errors: also -EMFILE, -ENFILE (the connection stays in the backlog). */
+ * address (peer may be NULL).  Errors: also -EMFILE, -ENFILE (the connection stays in the backlog).  Suspends: may. */
 HEIST_API int heist_sock_accept(int fd, double deadline, int *out, heist_addr *peer) HEIST_NODISCARD;
 /* Connects.  Cancelled or timed out, the system goes on connecting: call again to wait for it, or close.
- * Errors: also -ECONNREFUSED and the like, -EISCONN. */
+ * Errors: also -ECONNREFUSED and the like, -EISCONN.  Suspends: may. */
 HEIST_API int heist_sock_connect(int fd, const heist_addr *addr, double deadline) HEIST_NODISCARD;
 /* The same to a name and a service, as heist_getaddrinfo (heist/resolve.h) reads them for sockets of this one's kind: the
- * first of the answers.  Errors: also those of heist_getaddrinfo. */
+ * first of the answers.  Errors: also those of heist_getaddrinfo.  Suspends: may. */
 HEIST_API int heist_sock_connect_host(int fd, const char *host, const char *service, double deadline) HEIST_NODISCARD;
 
 /* Closes; tasks inside a call on fd get HEIST_ECLOSED, and it is they who close it as they leave.
@@ -77,13 +80,14 @@ HEIST_API int heist_sock_close(int fd);
 
 /* Sends size bytes, at least one, and with the first of them count descriptors, which stay the caller's too: the count of
  * bytes that went; the rest of a stream is for heist_sock_sendall.
- * Errors: also -EINVAL (no bytes, or more than HEIST_SOCK_FDS_MAX), -ETOOMANYREFS. */
+ * Errors: also -EINVAL (no bytes, or more than HEIST_SOCK_FDS_MAX), -ETOOMANYREFS.  Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_send_fds(int fd, const void *buf, size_t size, const int *fds, size_t count,
                                         double deadline) HEIST_NODISCARD;
 /* Receives up to size bytes and the descriptors that came with them, closed by exec and the caller's: the count of
  * bytes, 0 at the end.  *count: in, the room in fds; out, how many came.  *flags (may be NULL): MSG_CTRUNC when more
  * came than there was room, or than the process may open: those are closed; MSG_TRUNC when a datagram was cut.
- * Of a stream, take bytes that were sent with descriptors by this call only: others drop what they cannot hold. */
+ * Of a stream, take bytes that were sent with descriptors by this call only: others drop what they cannot hold.
+ * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recv_fds(int fd, void *buf, size_t size, double deadline, int *fds, size_t *count,
                                         int *flags) HEIST_NODISCARD;
 

@@ -72,23 +72,24 @@ HEIST_API int heist_stream_wait_closed(heist_stream *s);
  * (-ECONNRESET …): then all later reads fail with it too. */
 
 /* What is there, at least one byte and at most n: the count; 0 at the end of the stream (and for n = 0, at once).
- * With nothing buffered a large read goes straight into buf. */
+ * With nothing buffered a large read goes straight into buf.  Suspends: may. */
 HEIST_API ptrdiff_t heist_stream_read(heist_stream *s, void *buf, size_t n) HEIST_NODISCARD;
 
 /* Everything up to the end.  HEIST_ELIMIT when it is more than max (0: no bound): nothing is taken then, and the reads
  * above go on with it.  Ownership: *data (followed by a zero byte that is not counted) is the caller's, to be given to
- * heist_stream_data_free. */
+ * heist_stream_data_free.  Suspends: may. */
 HEIST_API int heist_stream_read_all(heist_stream *s, size_t max, void **data, size_t *n) HEIST_NODISCARD;
+/* Context: any.  Suspends: never. */
 HEIST_API void heist_stream_data_free(void *data);
 
 /* Exactly n bytes: 0.  HEIST_EINCOMPLETE at the end before that: then the *got (may be NULL) bytes that came are in
- * buf, and are taken.  What stands in buf after another failure is undefined. */
+ * buf, and are taken.  What stands in buf after another failure is undefined.  Suspends: may. */
 HEIST_API int heist_stream_readexactly(heist_stream *s, void *buf, size_t n, size_t *got) HEIST_NODISCARD;
 
 /* One line with its terminator '\n', its length; at the end what is left, then 0.  HEIST_ELIMIT: the line is longer
  * than the limit; nothing is taken, and heist_stream_read gets at it.
  * Ownership: *line is borrowed from the stream until its next reading call; it is followed by a zero byte that is not
- * counted, and may be written to. */
+ * counted, and may be written to.  Suspends: may. */
 HEIST_API ptrdiff_t heist_stream_readline(heist_stream *s, char **line) HEIST_NODISCARD;
 /* For each line to the end.  `n` is a ptrdiff_t of the caller's: 0 after it, or the code that ended it. */
 #define heist_foreach_line(s, line, n) for (char *line; ((n) = heist_stream_readline((s), &line)) > 0;)
@@ -96,7 +97,7 @@ HEIST_API ptrdiff_t heist_stream_readline(heist_stream *s, char **line) HEIST_NO
 /* Up to and with the separator: 0, and *size bytes at *data, borrowed as a line is.  HEIST_EINCOMPLETE at the end
  * before that: *data and *size are what was left, and it is taken.  HEIST_ELIMIT: it does not come within the limit;
  * nothing is taken, and *size says how many bytes certainly stand before it.  An empty separator is -EINVAL.
- * Of several separators (each the memory and length of an iovec) the one that ends first counts. */
+ * Of several separators (each the memory and length of an iovec) the one that ends first counts.  Suspends: may. */
 HEIST_API int heist_stream_readuntil(heist_stream *s, const void *separator, size_t length, char **data,
                                      size_t *size) HEIST_NODISCARD;
 HEIST_API int heist_stream_readuntil_any(heist_stream *s, const struct iovec *separators, int count, char **data,

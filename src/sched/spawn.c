@@ -185,7 +185,7 @@ static HEIST_COLD void unmake(struct heist__self *self, heist_task *t) {
 /* The first step of a task within the call that makes it.  The maker stands as the worker does otherwise: it is the
  * host of this one step, at whose end (the task has left its stack, or has ended) it goes on, on this thread.  What
  * belongs to the maker's own step is put aside meanwhile. */
-static HEIST_COLD void step_now(struct heist__worker *w, heist_task *t) {
+static HEIST_COLD HEIST_NOINLINE void step_now(struct heist__worker *w, heist_task *t) {
     struct heist__self *self = w->self;
     heist_task *maker = self->task, *shown = a_load_rlx(&w->shown); /* rlx: only we write it */
     struct heist__host host = w->host;

@@ -18,7 +18,7 @@ static const char *const default_sources =
     "__errno_location,__h_errno_location,__tls_get_addr,__emutls_get_address,pthread_self,thrd_current,heist__self";
 /* The waist of the library itself: the switch, and the one host that enters tasks by it. */
 static const char *const default_suspends = "heist__suspend,heist__ctx_switch";
-static const char *const default_never = "heist__step_watched,pinned_run,run_tasks,heist__worker_turn";
+static const char *const default_never = "heist__step_watched,pinned_run,run_tasks,step_now,heist__worker_turn";
 
 static void usage(FILE *to) {
     fputs("usage: heist-tlscheck [options] FILE...\n"
