@@ -3,11 +3,10 @@
  * Law, datagrams: what arrives was sent, whole, and arrives once; a send that timed out or was cancelled sent
  * nothing, a receipt that did took nothing.  Over Unix sockets all that was sent arrives, and in each sender's
  * order where one task receives.  (UDP may drop, and does.)
- * Law, descriptors: whoever waits on a descriptor gets what was sent to it, its end, or HEIST_ECLOSED, and never what was
- * meant for another that has or had its number.
- * Endpoints shared by several senders and several receivers, bare sockets, single calls and batches, deadlines,
- * cancels, closes by tasks and by plain threads.
- * Invariant: a sender moves its sequence on only when a call said that the datagram went. */
+ * Law, descriptors: whoever waits on a descriptor gets what was sent to it, its end, or HEIST_ECLOSED, and never what
+ * was meant for another that has or had its number. Endpoints shared by several senders and several receivers, bare
+ * sockets, single calls and batches, deadlines, cancels, closes by tasks and by plain threads. Invariant: a sender
+ * moves its sequence on only when a call said that the datagram went. */
 #include "common.h"
 
 #include <errno.h>
@@ -44,7 +43,7 @@ struct actor {
     bool connected, batches;
     struct stress_rng rng;
     heist_task *task;
-    _Atomic(bool) begun; /* a request before that would end it without a step */
+    _Atomic(bool) begun;    /* a request before that would end it without a step */
     uint64_t last[SENDERS]; /* a receiver's: the sequence that it saw last of each, plus one */
 };
 
@@ -196,37 +195,39 @@ static void churn_once(struct actor *a) {
     if (heist_create_task(read_token, &reader, NULL, &task)) stress_die("no task");
     uint64_t token = stress_next(&a->rng);
     switch (stress_below(&a->rng, 3)) {
-    case 0: /* it gets what is sent to it */
-        if (stress_chance(&a->rng, 50)) heist_yield();
-        err = heist_sock_sendall(fd[0], &token, sizeof token, 0, HEIST_FOREVER, NULL);
-        stress_check(err == 0, "a send ended with %s", heist_error_name(err));
-        heist_await(task, NULL);
-        stress_check(reader.n == sizeof token && reader.token == token, "a reader got another's token (%td)", reader.n);
-        heist_sock_close(fd[1]);
-        s_add(&tokens, 1);
-        break;
-    case 1: /* it is closed under it, once it waits */
-        while ((err = heist_fd_wait(fd[1], HEIST_READABLE, heist_time())) != -EBUSY && err == -ETIMEDOUT) heist_yield();
-        stress_check(err == -EBUSY, "a probe ended with %s", heist_error_name(err));
-        if (stress_chance(&a->rng, 20)) {
-            pthread_t thread;
-            stress_thread(&thread, close_outside, &fd[1]);
+        case 0: /* it gets what is sent to it */
+            if (stress_chance(&a->rng, 50)) heist_yield();
+            err = heist_sock_sendall(fd[0], &token, sizeof token, 0, HEIST_FOREVER, NULL);
+            stress_check(err == 0, "a send ended with %s", heist_error_name(err));
             heist_await(task, NULL);
-            stress_join(thread);
-        } else {
-            stress_check(heist_sock_close(fd[1]) == 0, "a close failed");
+            stress_check(reader.n == sizeof token && reader.token == token, "a reader got another's token (%td)",
+                         reader.n);
+            heist_sock_close(fd[1]);
+            s_add(&tokens, 1);
+            break;
+        case 1: /* it is closed under it, once it waits */
+            while ((err = heist_fd_wait(fd[1], HEIST_READABLE, heist_time())) != -EBUSY && err == -ETIMEDOUT)
+                heist_yield();
+            stress_check(err == -EBUSY, "a probe ended with %s", heist_error_name(err));
+            if (stress_chance(&a->rng, 20)) {
+                pthread_t thread;
+                stress_thread(&thread, close_outside, &fd[1]);
+                heist_await(task, NULL);
+                stress_join(thread);
+            } else {
+                stress_check(heist_sock_close(fd[1]) == 0, "a close failed");
+                heist_await(task, NULL);
+            }
+            stress_check(reader.n == HEIST_ECLOSED, "a reader whose descriptor was closed got %td", reader.n);
+            s_add(&closes, 1);
+            break;
+        default: /* its peer ends */
+            if (stress_chance(&a->rng, 50)) heist_yield();
+            shutdown(fd[0], SHUT_WR);
             heist_await(task, NULL);
-        }
-        stress_check(reader.n == HEIST_ECLOSED, "a reader whose descriptor was closed got %td", reader.n);
-        s_add(&closes, 1);
-        break;
-    default: /* its peer ends */
-        if (stress_chance(&a->rng, 50)) heist_yield();
-        shutdown(fd[0], SHUT_WR);
-        heist_await(task, NULL);
-        stress_check(reader.n == 0, "a reader at the end got %td", reader.n);
-        heist_sock_close(fd[1]);
-        break;
+            stress_check(reader.n == 0, "a reader at the end got %td", reader.n);
+            heist_sock_close(fd[1]);
+            break;
     }
     heist_unref(task);
     heist_sock_close(fd[0]);
@@ -254,10 +255,8 @@ static void *canceller(void *arg) {
 
 static void open_door(struct door *d, int number, bool bare) {
     char text[80];
-    if (inet)
-        snprintf(text, sizeof text, "127.0.0.1:0");
-    else
-        snprintf(text, sizeof text, "unix:@heist-stress-%d-%ld-%d", (int)getpid(), stress_round(), number);
+    if (inet) snprintf(text, sizeof text, "127.0.0.1:0");
+    else snprintf(text, sizeof text, "unix:@heist-stress-%d-%ld-%d", (int)getpid(), stress_round(), number);
     *d = (struct door){.bare = -1};
     if (heist_addr_parse(text, &d->addr)) stress_die("no address");
     if (bare) {
@@ -274,10 +273,8 @@ static heist_datagram *sending_endpoint(struct actor *a, int number) {
     heist_datagram *d = NULL;
     heist_addr own;
     char text[80];
-    if (inet)
-        snprintf(text, sizeof text, "127.0.0.1:0");
-    else
-        snprintf(text, sizeof text, "unix:@heist-stress-%d-%ld-s%d", (int)getpid(), stress_round(), number);
+    if (inet) snprintf(text, sizeof text, "127.0.0.1:0");
+    else snprintf(text, sizeof text, "unix:@heist-stress-%d-%ld-s%d", (int)getpid(), stress_round(), number);
     if (heist_addr_parse(text, &own) || heist_datagram_open(&own, a->connected ? &a->door->addr : NULL, NULL, &d))
         stress_die("no endpoint to send from");
     return d;
@@ -305,8 +302,7 @@ static void one_round(struct stress_rng *r) {
     for (int i = 0; i < door_count; i++) {
         open_door(&doors[i], i, stress_chance(r, 30));
         doors[i].receivers = doors[i].bare >= 0 ? 1 : 1 + (int)stress_below(r, RECEIVERS / DOORS);
-        for (int n = 0; n < doors[i].receivers; n++)
-            {
+        for (int n = 0; n < doors[i].receivers; n++) {
             struct actor *a = &receivers[receiver_count++];
             memset((void *)a, 0, sizeof *a);
             a->door = &doors[i];
@@ -373,14 +369,15 @@ static void one_round(struct stress_rng *r) {
 
 int main(int argc, char **argv) {
     struct stress_rng r;
-    stress_begin(argc, argv, "udp",
-                 "datagrams arrive whole, once, and over Unix sockets all of them; a descriptor's number never wakes the "
-                 "wrong waiter");
+    stress_begin(
+        argc, argv, "udp",
+        "datagrams arrive whole, once, and over Unix sockets all of them; a descriptor's number never wakes the "
+        "wrong waiter");
     while (stress_next_round(&r)) one_round(&r);
-    stress_note("datagrams sent %" PRIu64 ", received %" PRIu64 ", lost by UDP %" PRIu64, s_get(&sent), s_get(&received),
-                s_get(&lost));
-    stress_note("calls timed out %" PRIu64 ", cancelled %" PRIu64 ", refused %" PRIu64, s_get(&timeouts), s_get(&cancels),
-                s_get(&refusals));
+    stress_note("datagrams sent %" PRIu64 ", received %" PRIu64 ", lost by UDP %" PRIu64, s_get(&sent),
+                s_get(&received), s_get(&lost));
+    stress_note("calls timed out %" PRIu64 ", cancelled %" PRIu64 ", refused %" PRIu64, s_get(&timeouts),
+                s_get(&cancels), s_get(&refusals));
     stress_note("tokens to their readers %" PRIu64 ", descriptors closed under a reader %" PRIu64, s_get(&tokens),
                 s_get(&closes));
     return stress_end();

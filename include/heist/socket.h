@@ -19,10 +19,10 @@
  *
  * For every call, unless it says otherwise:
  * Context: task.  Suspends: may.
- * Errors: -ETIMEDOUT, -ECANCELED, HEIST_ECLOSED (closed meanwhile), -EBADF, -EBUSY (somebody waits in this direction, or
- * the descriptor belongs to a connection, listener or endpoint), -EINVAL, -ENOMEM, HEIST_ENOTINCORO, what the system
- * says (-ECONNRESET, -EPIPE, -ENOTSOCK …; never SIGPIPE); and of the first wait -EMFILE, when a reader or writer watches
- * the descriptor on the same loop. */
+ * Errors: -ETIMEDOUT, -ECANCELED, HEIST_ECLOSED (closed meanwhile), -EBADF, -EBUSY (somebody waits in this direction,
+ * or the descriptor belongs to a connection, listener or endpoint), -EINVAL, -ENOMEM, HEIST_ENOTINCORO, what the system
+ * says (-ECONNRESET, -EPIPE, -ENOTSOCK …; never SIGPIPE); and of the first wait -EMFILE, when a reader or writer
+ * watches the descriptor on the same loop. */
 #ifndef HEIST_SOCKET_H
 #define HEIST_SOCKET_H
 
@@ -32,15 +32,16 @@
 
 HEIST_BEGIN_DECLS
 
-/* Waits until fd is readable or writable, whichever is asked for (HEIST_READABLE | HEIST_WRITABLE): what it is, at least
- * one of them.  A hang-up or an error counts as both: the next call on fd says which.  Takes nothing, so another task may
- * be faster.  A plain file is always ready.  Suspends: may. */
+/* Waits until fd is readable or writable, whichever is asked for (HEIST_READABLE | HEIST_WRITABLE): what it is, at
+ * least one of them.  A hang-up or an error counts as both: the next call on fd says which.  Takes nothing, so another
+ * task may be faster.  A plain file is always ready.  Suspends: may. */
 HEIST_API int heist_fd_wait(int fd, unsigned events, double deadline) HEIST_NODISCARD;
 
-/* Receives what is there, up to size bytes: the count, 0 at the end of the stream.  asyncio's sock_recv and sock_recv_into.
- * flags: recv's.  Suspends: may. */
+/* Receives what is there, up to size bytes: the count, 0 at the end of the stream.  asyncio's sock_recv and
+ * sock_recv_into. flags: recv's.  Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recv(int fd, void *buf, size_t size, int flags, double deadline) HEIST_NODISCARD;
-/* The same with the sender's address; from may be NULL.  With MSG_TRUNC in flags the count is the datagram's own length.
+/* The same with the sender's address; from may be NULL.  With MSG_TRUNC in flags the count is the datagram's own
+ * length.
  * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_recvfrom(int fd, void *buf, size_t size, int flags, double deadline,
                                         heist_addr *from) HEIST_NODISCARD;
@@ -53,7 +54,8 @@ HEIST_API ptrdiff_t heist_sock_send(int fd, const void *buf, size_t size, int fl
 /* Sends all of it: 0, or a failure with *sent (may be NULL) bytes gone.  Suspends: may. */
 HEIST_API int heist_sock_sendall(int fd, const void *buf, size_t size, int flags, double deadline, size_t *sent);
 /* To an address; NULL: the one that the socket is connected to.
- * When a Unix datagram finds no room at an address, the call looks again every millisecond, for the system does not tell.
+ * When a Unix datagram finds no room at an address, the call looks again every millisecond, for the system does not
+ * tell.
  * Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_sendto(int fd, const void *buf, size_t size, int flags, const heist_addr *to,
                                       double deadline) HEIST_NODISCARD;
@@ -65,21 +67,21 @@ HEIST_API int heist_sock_accept(int fd, double deadline, int *out, heist_addr *p
 /* Connects.  Cancelled or timed out, the system goes on connecting: call again to wait for it, or close.
  * Errors: also -ECONNREFUSED and the like, -EISCONN.  Suspends: may. */
 HEIST_API int heist_sock_connect(int fd, const heist_addr *addr, double deadline) HEIST_NODISCARD;
-/* The same to a name and a service, as heist_getaddrinfo (heist/resolve.h) reads them for sockets of this one's kind: the
- * first of the answers.  Errors: also those of heist_getaddrinfo.  Suspends: may. */
+/* The same to a name and a service, as heist_getaddrinfo (heist/resolve.h) reads them for sockets of this one's kind:
+ * the first of the answers.  Errors: also those of heist_getaddrinfo.  Suspends: may. */
 HEIST_API int heist_sock_connect_host(int fd, const char *host, const char *service, double deadline) HEIST_NODISCARD;
 
 /* Closes; tasks inside a call on fd get HEIST_ECLOSED, and it is they who close it as they leave.
- * Context: any.  Suspends: never.  Errors: -EBADF, -EBUSY (it belongs to a connection, listener or endpoint: close that),
- * and what close says, after which it is closed all the same. */
+ * Context: any.  Suspends: never.  Errors: -EBADF, -EBUSY (it belongs to a connection, listener or endpoint: close
+ * that), and what close says, after which it is closed all the same. */
 HEIST_API int heist_sock_close(int fd);
 
 /* ---- descriptors over a Unix socket ---- */
 
 #define HEIST_SOCK_FDS_MAX 253 /* the most that the system takes at once */
 
-/* Sends size bytes, at least one, and with the first of them count descriptors, which stay the caller's too: the count of
- * bytes that went; the rest of a stream is for heist_sock_sendall.
+/* Sends size bytes, at least one, and with the first of them count descriptors, which stay the caller's too: the count
+ * of bytes that went; the rest of a stream is for heist_sock_sendall.
  * Errors: also -EINVAL (no bytes, or more than HEIST_SOCK_FDS_MAX), -ETOOMANYREFS.  Suspends: may. */
 HEIST_API ptrdiff_t heist_sock_send_fds(int fd, const void *buf, size_t size, const int *fds, size_t count,
                                         double deadline) HEIST_NODISCARD;

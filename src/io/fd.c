@@ -111,9 +111,7 @@ int heist__call_wait(struct heist__call *c, unsigned directions) {
     }
 }
 
-int heist__fd_pause(int64_t until) {
-    return heist__fd_now() >= until ? -ETIMEDOUT : heist_sleep(FAR_ROOM_SECONDS);
-}
+int heist__fd_pause(int64_t until) { return heist__fd_now() >= until ? -ETIMEDOUT : heist_sleep(FAR_ROOM_SECONDS); }
 
 bool heist__fd_room_is_far(int fd, const struct sockaddr *to) {
     return to && to->sa_family == AF_UNIX && heist__sys_look(fd, POLLOUT) & POLLOUT;
@@ -161,7 +159,8 @@ int heist_fd_wait(int fd, unsigned events, double deadline) {
     struct heist__call c;
     int code = heist__call_begin(&c, fd, deadline);
     if (code) return code;
-    while ((code = ready_now(fd, events)) == 0 && (code = heist__call_wait(&c, events)) == 0) {}
+    while ((code = ready_now(fd, events)) == 0 && (code = heist__call_wait(&c, events)) == 0) {
+    }
     heist__call_end(&c);
     return code;
 }

@@ -12,9 +12,7 @@
 #define LOCKS 64
 
 static struct heist__reg *lists[LISTS];
-static struct {
-    HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__spin lock;
-} locks[LOCKS];
+static struct { HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__spin lock; } locks[LOCKS];
 static _Atomic(unsigned) guests; /* in the table */
 
 static struct heist__spin *lock_of(int fd) { return &locks[(unsigned)fd % LOCKS].lock; }

@@ -60,8 +60,7 @@ static int set_options(int fd, int family, const heist_datagram_options *o) {
     if (!err && o->flags & HEIST_DATAGRAM_BROADCAST) err = set(fd, SOL_SOCKET, SO_BROADCAST, 1);
     if (!err && o->send_buffer) err = set(fd, SOL_SOCKET, SO_SNDBUF, o->send_buffer);
     if (!err && o->receive_buffer) err = set(fd, SOL_SOCKET, SO_RCVBUF, o->receive_buffer);
-    if (!err && family == AF_INET6)
-        err = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, (o->flags & HEIST_DATAGRAM_V6ONLY) != 0);
+    if (!err && family == AF_INET6) err = set(fd, IPPROTO_IPV6, IPV6_V6ONLY, (o->flags & HEIST_DATAGRAM_V6ONLY) != 0);
     return err;
 }
 
@@ -208,7 +207,7 @@ int heist_datagram_leave(heist_datagram *d, const heist_addr *group, unsigned in
 
 /* A try: a count, -EAGAIN, or a failure. */
 struct try {
-    ptrdiff_t (*once)(heist_datagram *d, struct try *t);
+    ptrdiff_t (*once)(heist_datagram * d, struct try * t);
     int direction;
     const struct sockaddr *to; /* of a send */
 };
@@ -343,7 +342,8 @@ static int prepare_send(heist_datagram *d, struct one *o, const void *buf, size_
     if (!d || (!buf && size)) return -EINVAL;
     int err = check_target(d, &to);
     if (err) return err;
-    *o = (struct one){.base = {send_one, HEIST__REG_WRITE, name_of(to)}, .buf = (void *)(uintptr_t)buf, .size = size, .to = to};
+    *o = (struct one){
+        .base = {send_one, HEIST__REG_WRITE, name_of(to)}, .buf = (void *)(uintptr_t)buf, .size = size, .to = to};
     return 0;
 }
 

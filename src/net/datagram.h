@@ -15,7 +15,7 @@
 /* Two shares hold the memory: the users' references together, and the registration until it is disposed of.  A call
  * enters the registration under `lock`, where `closed` is set before it is closed: so it is there. */
 struct heist_datagram {
-    _Atomic(uint32_t) refs;   /* the users' */
+    _Atomic(uint32_t) refs; /* the users' */
     _Atomic(uint32_t) shares;
     struct heist__spin lock;
     bool closed; /* under lock */

@@ -1,7 +1,7 @@
 /* Datagrams by callback: a task that receives, and calls.  See the last part of heist/datagram.h.
  *
- * The task has a reference of its own to the endpoint.  What it stands on is the argument of the task, and goes with it,
- * whether the task ran or not. */
+ * The task has a reference of its own to the endpoint.  What it stands on is the argument of the task, and goes with
+ * it, whether the task ran or not. */
 #include <heist/error.h>
 #include <heist/task.h>
 
@@ -74,9 +74,7 @@ int heist_create_datagram_endpoint(const heist_datagram_protocol *protocol, void
     int err = heist_datagram_open(local, remote, opts, &d);
     if (err) return err;
     err = start(d, protocol, user);
-    if (err)
-        heist_datagram_unref(d);
-    else
-        *out = d;
+    if (err) heist_datagram_unref(d);
+    else *out = d;
     return err;
 }

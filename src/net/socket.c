@@ -90,10 +90,8 @@ int heist_sock_sendall(int fd, const void *buf, size_t size, int flags, double d
     if (!err) {
         while (!err && done < size) {
             ptrdiff_t n = heist__sys_send(fd, (const char *)buf + done, size - done, flags | MSG_DONTWAIT);
-            if (n >= 0)
-                done += (size_t)n;
-            else if (!again(&c, WRITE, NULL, &n))
-                err = (int)n;
+            if (n >= 0) done += (size_t)n;
+            else if (!again(&c, WRITE, NULL, &n)) err = (int)n;
         }
         heist__call_end(&c);
     }

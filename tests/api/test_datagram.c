@@ -134,7 +134,7 @@ static int connected_scene(void *arg, void **out) {
     SEE_IS(3, heist_datagram_recvfrom(b, buf, sizeof buf, HEIST_FOREVER, &from));
     SEE_IS(3, heist_datagram_recvfrom(b, buf, sizeof buf, HEIST_FOREVER, &from));
     SEE(same(&from, &at_a) && memcmp(buf, "two", 3) == 0);
-    SEE_IS(-EAGAIN, heist_datagram_try_recvfrom(c, buf, sizeof buf, NULL)); /* nothing went there */
+    SEE_IS(-EAGAIN, heist_datagram_try_recvfrom(c, buf, sizeof buf, NULL));  /* nothing went there */
     SEE_IS(0, heist_datagram_sendto(c, "not you", 7, &at_a, HEIST_FOREVER)); /* only its own comes in */
     SEE_IS(0, heist_datagram_sendto(b, "me", 2, &at_a, HEIST_FOREVER));
     SEE_IS(2, heist_datagram_recv(a, buf, sizeof buf, HEIST_FOREVER));
@@ -561,10 +561,8 @@ static int multicast_scene(void *arg, void **out) {
         memcpy(&in, &at.storage, sizeof in);
         memcpy((char *)&group.storage + offsetof(struct sockaddr_in, sin_port), &in.sin_port, sizeof in.sin_port);
         err = heist_datagram_sendto(d, "all", 3, &group, HEIST_FOREVER);
-        if (err == -ENETUNREACH || err == -EPERM)
-            *skipped = 1;
-        else
-            SEE_IS(3, heist_datagram_recv(d, buf, sizeof buf, HEIST_FOREVER));
+        if (err == -ENETUNREACH || err == -EPERM) *skipped = 1;
+        else SEE_IS(3, heist_datagram_recv(d, buf, sizeof buf, HEIST_FOREVER));
         SEE_IS(0, heist_datagram_leave(d, &group, loopback));
         SEE_IS(-EADDRNOTAVAIL, heist_datagram_leave(d, &group, loopback));
     }
@@ -619,7 +617,8 @@ static int use_in_callback(void *arg) {
     SEE_IS(HEIST_ENOTINCORO, heist_datagram_sendto(d, "x", 1, &own, HEIST_FOREVER));
     SEE_IS(0, heist_datagram_try_sendto(d, "x", 1, &own));
     ptrdiff_t n;
-    while ((n = heist_datagram_try_recvfrom(d, buf, sizeof buf, NULL)) == -EAGAIN) {}
+    while ((n = heist_datagram_try_recvfrom(d, buf, sizeof buf, NULL)) == -EAGAIN) {
+    }
     SEE_IS(1, n);
     return 0;
 }
@@ -724,6 +723,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(each_failing_allocation_is_told_and_leaves_nothing),
 };
 
-int main(void) {
-    return HARNESS_MAIN("datagram", tests);
-}
+int main(void) { return HARNESS_MAIN("datagram", tests); }

@@ -326,9 +326,13 @@ static int datagram_scene(void *arg, void **out) {
     SEE_IS(-ETIMEDOUT, heist_sock_recvfrom(other, buf, sizeof buf, 0, heist_time() + 0.001, &from));
     /* The same by messages, scattered. */
     struct iovec parts[2] = {{buf, 2}, {buf + 8, 8}};
-    struct msghdr msg = {.msg_name = &b.storage, .msg_namelen = b.length, .msg_iov = &(struct iovec){(void *)"hello", 5}, .msg_iovlen = 1};
+    struct msghdr msg = {.msg_name = &b.storage,
+                         .msg_namelen = b.length,
+                         .msg_iov = &(struct iovec){(void *)"hello", 5},
+                         .msg_iovlen = 1};
     SEE_IS(5, heist_sock_sendmsg(fd, &msg, 0, HEIST_FOREVER));
-    msg = (struct msghdr){.msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = parts, .msg_iovlen = 2};
+    msg = (struct msghdr){
+        .msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = parts, .msg_iovlen = 2};
     SEE_IS(5, heist_sock_recvmsg(other, &msg, 0, HEIST_FOREVER));
     SEE(memcmp(buf, "he", 2) == 0 && memcmp(buf + 8, "llo", 3) == 0 && msg.msg_namelen == a.length);
     SEE_IS(0, heist_sock_close(fd));
@@ -484,9 +488,7 @@ static void reader_and_writer_of_one_descriptor_are_apart_and_close_wakes_both(v
     play(both_directions_scene);
 }
 
-static void *close_from_outside(void *arg) {
-    return (void *)(intptr_t)heist_sock_close(*(int *)arg);
-}
+static void *close_from_outside(void *arg) { return (void *)(intptr_t)heist_sock_close(*(int *)arg); }
 
 static int closed_scene(void *arg, void **out) {
     int fd[2], next[2];
@@ -575,7 +577,8 @@ static int reused_by_connection_scene(void *arg, void **out) {
     SEE_IS(HEIST_ECLOSED, end_of(stale));
     SEE_IS(0, heist_accept(listener, HEIST_FOREVER, &other));
     SEE_IS(0, heist_conn_write(other, "x", 1, HEIST_FOREVER, NULL));
-    SEE_IS(1, heist_conn_read(conn, &byte, 1, HEIST_FOREVER)); /* the stale wait took nothing of its registration along */
+    SEE_IS(1,
+           heist_conn_read(conn, &byte, 1, HEIST_FOREVER)); /* the stale wait took nothing of its registration along */
     heist_conn_close(conn);
     heist_conn_close(other);
     heist_listener_close(listener);
@@ -813,15 +816,16 @@ static int both_scene(void *arg, void **out) {
     for (int which = 0; which < 2; which++) {
         int fd[2];
         open_pair(SOCK_STREAM, fd);
-        while (write(fd[0], data, sizeof data) > 0) {}
+        while (write(fd[0], data, sizeof data) > 0) {
+        }
         struct both b = {fd[0], 0};
         heist_task *task = NULL;
         SEE_IS(0, heist_create_task(wait_for_both, &b, NULL, &task));
         SEE_IS(0, until_somebody_waits(fd[0], HEIST_READABLE));
         if (which)
-            while (read(fd[1], sink, sizeof sink) > 0) {}
-        else
-            SEE_IS(1, write(fd[1], "x", 1));
+            while (read(fd[1], sink, sizeof sink) > 0) {
+            }
+        else SEE_IS(1, write(fd[1], "x", 1));
         SEE_IS(0, end_of(task));
         SEE_IS(which ? HEIST_WRITABLE : HEIST_READABLE, b.code);
         SEE_IS(0, interests(fd[0]));
@@ -856,7 +860,7 @@ static int pipe_scene(void *arg, void **out) {
     SEE_IS(5, heist_conn_read(reader, buf, sizeof buf, HEIST_FOREVER));
     SEE_IS(0, heist_create_task(read_end, reader, NULL, &task));
     heist_conn_close(writer);
-    SEE_IS(0, end_of(task)); /* the end of the stream */
+    SEE_IS(0, end_of(task));           /* the end of the stream */
     SEE_IS(-1, fcntl(fd[1], F_GETFD)); /* the descriptor was the connection's */
     heist_conn_close(reader);
     SEE_IS(0, pipe2(fd, O_CLOEXEC));
@@ -1197,6 +1201,4 @@ static const struct CMUnitTest tests[] = {
     API_TEST(child_of_a_fork_may_not_use_the_parents_loop_SOCK_14),
 };
 
-int main(void) {
-    return HARNESS_MAIN("socket", tests);
-}
+int main(void) { return HARNESS_MAIN("socket", tests); }
