@@ -269,11 +269,11 @@ void heist__cancel_told(heist_task *t) {
 }
 
 void heist__cancel_again(heist_task *t, uint32_t base) {
-    uint64_t c = a_load_rlx(&t->cancel), more; /* rlx: the cas decides */
+    uint64_t c = a_load_rlx(&t->cancel), again; /* rlx: the cas decides */
     do {
         if (requests(c) <= base) return;
-        more = c & HEIST__CANCEL_FRESH ? c : c + HEIST__CANCEL_FRESH_ONE;
-    } while (!a_cas_sc(&t->cancel, &c, more | undelivered(c)));
+        again = c & HEIST__CANCEL_FRESH ? c : c + HEIST__CANCEL_FRESH_ONE;
+    } while (!a_cas_sc(&t->cancel, &c, again | undelivered(c)));
 }
 
 /* ---- uncancellable sections ---- */
