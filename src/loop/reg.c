@@ -145,7 +145,7 @@ void heist__reg_event(uint64_t data, uint32_t events) {
         hook = r->hook;
         r->calls++;
     } else if (alive) {
-        if (events & (HEIST__POLL_RDHUP | HEIST__POLL_HUP | HEIST__POLL_ERR)) r->hung_up = true;
+        if (events & (HEIST__POLL_RDHUP | HEIST__POLL_HUP | HEIST__POLL_ERR | HEIST__POLL_PRI)) r->hung_up = true;
         for (int i = 0; i < 2; i++) {
             struct heist__reg_slot *s = &r->slots[i];
             if (!(events & wanted[i])) continue;
@@ -197,8 +197,9 @@ void heist__reg_interrupt(struct heist__reg *r, int direction) {
     if (woken) heist__park_wake(woken);
 }
 
-/* The words for a guest; an owner asks for both for good. */
+/* The words for a guest; an owner asks for both for good, and for urgent data. */
 static const uint32_t asked[2] = {HEIST__POLL_IN | HEIST__POLL_RDHUP, HEIST__POLL_OUT};
+#define ASKED_FOR_GOOD (asked[0] | asked[1] | HEIST__POLL_PRI)
 
 /* A reader or writer callback watches the same number there: a duplicate is another to the poller, and the two are
  * not in each other's way. */
@@ -231,7 +232,7 @@ static int watch(struct heist__reg *r, heist_loop *loop, uint32_t events) {
 
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_lock(&r->lock);
-    if (!r->loop && !r->closed) (void)watch(r, loop, asked[0] | asked[1]);
+    if (!r->loop && !r->closed) (void)watch(r, loop, ASKED_FOR_GOOD);
     heist__spin_unlock(&r->lock);
 }
 
@@ -258,7 +259,7 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
         s->interrupted = false;
         result = -EINTR;
     } else if (!r->loop) {
-        int err = watch(r, loop, asked[0] | asked[1]);
+        int err = watch(r, loop, ASKED_FOR_GOOD);
         if (err) result = err;
     }
     if (result == 1) {

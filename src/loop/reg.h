@@ -15,7 +15,8 @@
  * edge after its read finds EMPTY and stays as READY, or finds the waiter.
  *
  * A short read means drained, and the next one may wait without a try; but not once
- * the peer has hung up: its edge may have come together with the data's.
+ * the peer has hung up, or has sent urgent data, at which a read ends: its edge may
+ * have come together with the data's.
  *
  * Such a registration owns its descriptor, and closes it.  A *guest* is the registration
  * of a descriptor that stays the user's: it lives while calls on it are in progress, and
@@ -52,7 +53,7 @@ struct heist__reg {
     int fd;
     int polled;             /* the number that the poller knows it by: fd, or a duplicate when fd was there already */
     heist_loop *loop;       /* registered there, one reference; NULL: not yet */
-    bool hung_up;           /* an event said so */
+    bool hung_up;           /* an event said so, or that there was urgent data */
     bool closed;
     bool unwatched;         /* the poller does not know it any more */
     bool guest;             /* the descriptor is the user's */

@@ -18,11 +18,12 @@
 #include "loop/clock.h"
 #include "loop/fds.h"
 
-int heist__conn_new(int fd, heist_conn **out) {
+int heist__conn_new(int fd, bool is_tcp, heist_conn **out) {
     heist_conn *c = heist__zalloc(sizeof(*c));
     if (!c) return -ENOMEM;
     c->fd = fd;
     c->is_socket = c->is_stream = true;
+    c->is_plain = is_tcp;
     c->reg = heist__reg_new(fd, c, heist__fd_dispose);
     if (!c->reg) {
         heist__free(c);
@@ -40,6 +41,24 @@ void heist__conn_adopt(heist_conn *c, int fd) {
     heist__fd_settle(c->reg);
 }
 
+static int socket_option(int fd, int name) {
+    int value = 0;
+    socklen_t length = sizeof(value);
+    return heist__sys_getsockopt(fd, SOL_SOCKET, name, &value, &length) ? -1 : value;
+}
+
+static void find_kind(heist_conn *c, mode_t mode, int flags) {
+    c->is_socket = S_ISSOCK(mode);
+    c->is_terminal = S_ISCHR(mode) && isatty(c->fd);
+    if (c->is_socket) {
+        c->is_stream = socket_option(c->fd, SO_TYPE) == SOCK_STREAM;
+        c->is_plain = c->is_stream && socket_option(c->fd, SO_PROTOCOL) == IPPROTO_TCP;
+    } else {
+        c->is_stream = S_ISFIFO(mode);
+        c->is_plain = c->is_stream && !(flags & O_DIRECT); /* which has packets */
+    }
+}
+
 int heist_conn_open(int fd, heist_conn **out) {
     if (!out) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
@@ -49,17 +68,12 @@ int heist_conn_open(int fd, heist_conn **out) {
     if (heist__fds_owned(fd, true)) return -EBUSY;
     int flags = fcntl(fd, F_GETFL);
     if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)) return -errno;
-    int err = heist__conn_new(fd, out);
+    int err = heist__conn_new(fd, false, out);
     if (err) {
         fcntl(fd, F_SETFL, flags);
         return err;
     }
-    int type = 0;
-    socklen_t length = sizeof(type);
-    (*out)->is_socket = S_ISSOCK(st.st_mode);
-    (*out)->is_terminal = S_ISCHR(st.st_mode) && isatty(fd);
-    (*out)->is_stream = S_ISFIFO(st.st_mode) ||
-                        (S_ISSOCK(st.st_mode) && !heist__sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) && type == SOCK_STREAM);
+    find_kind(*out, st.st_mode, flags);
     return 0;
 }
 
@@ -75,7 +89,7 @@ ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t u
         if (err) {
             ssize_t n = c->is_socket ? heist__sys_recv(c->fd, buf, size, 0) : heist__sys_read(c->fd, buf, size);
             if (n >= 0) {
-                c->drained = c->is_stream && n > 0 && (size_t)n < size; /* a short read of a stream: nothing is left */
+                c->drained = c->is_plain && n > 0 && (size_t)n < size;
                 return n;
             }
             if (n == -EINTR) continue;

@@ -16,12 +16,14 @@ struct heist_conn {
     int fd;
     bool is_socket;
     bool is_stream; /* bytes without bounds: a stream socket or a pipe */
+    bool is_plain;  /* and a short read ends only where nothing is left: TCP but for urgent data (reg.h), and pipes;
+                     * that of a Unix socket also ends where descriptors came along */
     bool is_terminal;
     bool drained; /* the last read took all there was */
 };
 
-/* fd -1: a connection that gets its descriptor later, by adopt, before anybody else knows it. */
-int heist__conn_new(int fd, heist_conn **out);
+/* A stream socket.  fd -1: a connection that gets its descriptor later, by adopt, before anybody else knows it. */
+int heist__conn_new(int fd, bool is_tcp, heist_conn **out);
 void heist__conn_adopt(heist_conn *c, int fd);
 int heist__socket_addr(int fd, heist_addr *out);
 

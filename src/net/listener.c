@@ -19,6 +19,7 @@
 struct heist_listener {
     struct heist__reg *reg;
     int fd;
+    bool is_tcp;
 };
 
 #define DEFAULT_BACKLOG 4096
@@ -47,6 +48,7 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
 int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener **out) {
     heist_listener *l = heist__zalloc(sizeof(*l));
     if (!l) return -ENOMEM;
+    l->is_tcp = addr->storage.ss_family != AF_UNIX;
     int err = open_socket(addr->storage.ss_family);
     if (err >= 0) {
         l->fd = err;
@@ -104,7 +106,7 @@ void heist_listener_close(heist_listener *l) {
 
 static int wrap(int fd, bool inet, heist_conn **out) {
     if (inet) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* a failure costs delay, not truth */
-    int err = heist__conn_new(fd, out);
+    int err = heist__conn_new(fd, inet, out);
     if (err) heist__sys_close(fd);
     return err;
 }
@@ -148,7 +150,7 @@ static int accept_into(heist_listener *l, int64_t until, heist_conn *c, heist_ad
 /* The memory first: a connection that was taken cannot be put back into the backlog. */
 static int accept_one(heist_listener *l, int64_t until, heist_conn **out, heist_addr *peer) {
     heist_conn *c;
-    int err = heist__conn_new(-1, &c);
+    int err = heist__conn_new(-1, l->is_tcp, &c);
     if (err) return err;
     err = accept_into(l, until, c, peer);
     if (err)
