@@ -78,6 +78,13 @@ static ptrdiff_t pull(heist_stream *s, void *buf, size_t size) {
     }
 }
 
+/* Between two pulls of one call: what always has something to read must not keep others from their turn, nor from
+ * cancelling the call. */
+static int between(void) {
+    heist__fd_skipped();
+    return heist__fd_entry();
+}
+
 static size_t buffered(const heist_stream *s) { return s->end - s->start; }
 
 static int resize(heist_stream *s, size_t room) {
@@ -164,7 +171,7 @@ int heist_stream_read_all(heist_stream *s, size_t max, void **data, size_t *n) {
     while (!got && buffered(s) <= max) {
         got = fill(s, max + 1); /* one more, to see that it is too much */
         if (got <= 0) break;
-        got = 0;
+        got = between();
     }
     if (!got && buffered(s) > max) got = HEIST_ELIMIT;
     if (!got && (s->start || !s->buf)) got = resize(s, s->room ? s->room : 1); /* the block begins with the data */
@@ -204,6 +211,7 @@ static int read_exactly(heist_stream *s, char *buf, size_t n, size_t *got) {
     if (s->read_error) return s->read_error;
     size_t have = 0;
     ptrdiff_t err = 0;
+    bool again = false;
     while (have < n) {
         if (buffered(s)) {
             size_t part = buffered(s) < n - have ? buffered(s) : n - have;
@@ -211,8 +219,10 @@ static int read_exactly(heist_stream *s, char *buf, size_t n, size_t *got) {
             have += part;
             continue;
         }
-        err = n - have >= DIRECT ? pull(s, buf + have, n - have) : fill(s, n - have);
+        err = again ? between() : 0;
+        if (!err) err = n - have >= DIRECT ? pull(s, buf + have, n - have) : fill(s, n - have);
         if (err <= 0) break;
+        again = true;
         if (n - have >= DIRECT) have += (size_t)err;
     }
     if (have == n) return 0;
@@ -253,6 +263,7 @@ static size_t find_end(const char *data, size_t size, size_t from, const struct 
 static int await_separator(heist_stream *s, const struct iovec *separators, int count, size_t *size) {
     if (s->read_error) return s->read_error;
     size_t longest = 0, seen = 0, length = 0;
+    bool again = false;
     for (int i = 0; i < count; i++)
         if (separators[i].iov_len > longest) longest = separators[i].iov_len;
     for (;;) {
@@ -267,7 +278,9 @@ static int await_separator(heist_stream *s, const struct iovec *separators, int 
             *size = end ? end - length : seen;
             return HEIST_ELIMIT;
         }
-        ptrdiff_t n = fill(s, s->limit + longest);
+        ptrdiff_t n = again ? between() : 0;
+        if (!n) n = fill(s, s->limit + longest);
+        again = true;
         if (n > 0) continue;
         *size = have;
         return n ? (int)n : HEIST_EINCOMPLETE;

@@ -106,9 +106,14 @@ static int make_flusher(heist_stream *s) {
     return err;
 }
 
+/* Somebody asked all tasks to end, which is none of a flusher's business. */
+static bool is_idle_request(int err) {
+    return err == -ECANCELED && !a_load_sc(&heist__self()->task->rt->closing);
+}
+
 /* A flusher's step has failed. */
 static void flusher_failed(heist_stream *s, int err) {
-    if (err == -ECANCELED && !a_load_sc(&heist__self()->task->rt->closing)) return; /* somebody asked all tasks */
+    if (is_idle_request(err)) return;
     heist__spin_lock(&s->lock);
     bool aborted = s->state >= HEIST__STREAM_SHUT;
     heist__spin_unlock(&s->lock);
@@ -139,7 +144,7 @@ static int take_step(heist_stream *s, int step, const struct iovec *iov, int cou
         default: {
             if (!may_suspend) return -EAGAIN;
             int err = s->ops.finish(s->self, deadline);
-            if (err == -EINTR) return err;
+            if (err == -EINTR || is_idle_request(err)) return err;
             heist__spin_lock(&s->lock);
             s->finished = true; /* also when it failed: it is tried once */
             heist__spin_unlock(&s->lock);
@@ -168,6 +173,7 @@ int heist__stream_go_on(heist_stream *s, bool may_suspend, int tries) {
         }
         bool try = may_suspend || step != STEP_SEND || tries-- > 0;
         int err = try ? take_step(s, step, iov, count, may_suspend, deadline) : -EAGAIN;
+        if (may_suspend) heist__wait_skipped(heist__self()); /* what always takes more must not keep others waiting */
         if (!err || err == -EINTR) continue;
         if (may_suspend) {
             if (err != -EAGAIN) flusher_failed(s, err);
