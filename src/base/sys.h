@@ -166,7 +166,9 @@ static inline int heist__sys_set_flags(int fd, int flags) {
 static inline int heist__sys_look(int fd, short events) {
     HEIST_SYS_POINT("poll", fd);
     struct pollfd one = {.fd = fd, .events = events};
-    int count = poll(&one, 1, 0);
+    int count;
+    do count = poll(&one, 1, 0); /* a signal ends one that never waits, too */
+    while (count < 0 && errno == EINTR);
     return count < 0 ? -errno : count ? one.revents : 0;
 }
 

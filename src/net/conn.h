@@ -40,7 +40,7 @@ ptrdiff_t heist__conn_sendfile_some(heist_conn *c, int fd, off_t offset, size_t 
 /* One attempt, in any context: a count, or a code; -EAGAIN, -EINTR. */
 ptrdiff_t heist__conn_try_write(heist_conn *c, const struct iovec *iov, int count);
 
-/* An error of the connection that was to be accepted, not of the listener: on to the next. */
-bool heist__accept_passes(int error);
+/* An error of the connection that was to be accepted, not of the listener fd: on to the next. */
+bool heist__accept_passes(int fd, int error);
 
 #endif

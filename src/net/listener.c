@@ -111,7 +111,14 @@ static int wrap(int fd, bool inet, heist_conn **out) {
     return err;
 }
 
-bool heist__accept_passes(int error) {
+/* A socket of a kind that cannot listen gives EOPNOTSUPP too, for ever. */
+static bool listens(int fd) {
+    int yes = 0;
+    socklen_t size = sizeof(yes);
+    return !heist__sys_getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &size) && yes;
+}
+
+bool heist__accept_passes(int fd, int error) {
     switch (error) {
     case EINTR:
     case ECONNABORTED:
@@ -121,8 +128,8 @@ bool heist__accept_passes(int error) {
     case EHOSTDOWN:
     case ENONET:
     case EHOSTUNREACH:
-    case EOPNOTSUPP:
     case ENETUNREACH: return true;
+    case EOPNOTSUPP: return listens(fd);
     default: return false;
     }
 }
@@ -141,7 +148,7 @@ static int accept_into(heist_listener *l, int64_t until, heist_conn *c, heist_ad
         err = 0;
         if (fd == -EAGAIN)
             err = heist__fd_wait(l->reg, HEIST__REG_READ, until);
-        else if (!heist__accept_passes(-fd))
+        else if (!heist__accept_passes(l->fd, -fd))
             err = fd;
         if (err) return err;
     }

@@ -135,7 +135,7 @@ int heist_sock_accept(int fd, double deadline, int *out, heist_addr *peer) {
             addr.length = sizeof(addr.storage);
             addr.storage.ss_family = AF_UNSPEC;
             n = heist__sys_accept(fd, (struct sockaddr *)&addr.storage, &addr.length);
-        } while (n < 0 && heist__accept_passes((int)-n));
+        } while (n < 0 && heist__accept_passes(fd, (int)-n));
     } while (again(&c, READ, NULL, &n));
     heist__call_end(&c);
     if (n < 0) return (int)n;

@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -1028,6 +1029,9 @@ static int bad_scene(void *arg, void **out) {
     SEE_IS(-EINVAL, heist_fd_wait(fd[0], 0, HEIST_FOREVER));
     SEE_IS(-EINVAL, heist_fd_wait(fd[0], 4, HEIST_FOREVER));
     SEE_IS(-EINVAL, heist_sock_accept(fd[0], heist_time() + 60, &one, NULL)); /* it does not listen */
+    int datagrams = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    SEE_IS(-EOPNOTSUPP, heist_sock_accept(datagrams, heist_time() + 60, &one, NULL)); /* and never could */
+    SEE_IS(0, heist_sock_close(datagrams));
     SEE_IS(-5, one);
     SEE_IS(-EBADF, heist_sock_recv(-1, &byte, 1, 0, HEIST_FOREVER));
     SEE_IS(-EBADF, heist_fd_wait(1 << 20, HEIST_READABLE, HEIST_FOREVER));
@@ -1170,6 +1174,45 @@ static void child_of_a_fork_may_not_use_the_parents_loop_SOCK_14(void **state) {
     assert_int_equal(heist_sock_close(fd[1]), 0);
 }
 
+/* ---- signals ---- */
+
+struct storm {
+    pthread_t victim;
+    _Atomic(int) over;
+};
+
+static void ignore(int number) { (void)number; }
+
+static void *send_signals(void *arg) {
+    struct storm *s = arg;
+    while (!s->over) pthread_kill(s->victim, SIGUSR2);
+    return NULL;
+}
+
+static int look_in_a_storm(void *arg, void **out) {
+    enum { LOOKS = 20000 };
+    int fd[2], wrong = 0;
+    struct storm s = {.victim = pthread_self()};
+    pthread_t thread;
+    (void)arg, (void)out;
+    open_pair(SOCK_STREAM, fd);
+    SEE_IS(0, pthread_create(&thread, NULL, send_signals, &s));
+    for (int i = 0; i < LOOKS; i++) wrong += heist_fd_wait(fd[0], HEIST_READABLE, 0) != -ETIMEDOUT;
+    s.over = 1;
+    SEE_IS(0, pthread_join(thread, NULL));
+    SEE_IS(0, wrong);
+    close_pair(fd);
+    return 0;
+}
+
+static void signal_is_never_the_answer_to_a_look(void **state) {
+    (void)state;
+    struct sigaction action = {.sa_handler = ignore, .sa_flags = SA_RESTART}, before;
+    assert_int_equal(sigaction(SIGUSR2, &action, &before), 0);
+    play(look_in_a_storm);
+    assert_int_equal(sigaction(SIGUSR2, &before, NULL), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(recv_takes_what_is_there_and_nothing_at_the_end_SOCK_06),
     API_TEST(sendall_hands_over_far_more_than_the_buffers_hold_SOCK_07),
@@ -1194,6 +1237,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(terminal_ends_when_its_other_side_is_closed_SOCK_13),
     API_TEST(descriptors_travel_and_none_is_left_when_there_is_no_room),
     API_TEST(blocking_descriptor_is_refused_in_debug_mode_SOCK_10),
+    API_TEST(signal_is_never_the_answer_to_a_look),
     API_TEST(bad_arguments_are_refused),
     API_TEST(callbacks_and_plain_threads_are_refused_at_once),
     API_TEST(accept_without_descriptors_is_a_code_and_passes),
