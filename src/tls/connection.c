@@ -95,6 +95,12 @@ int heist__tls_flush(struct heist__tls *t) {
     t->out = t->going;
     heist__tls_unlock(&t->lock);
     if (taken.end > taken.start) err = heist_stream_write(t->below, taken.data + taken.start, taken.end - taken.start);
+    if (err < 0) {
+        heist__tls_lock(&t->lock);
+        if (!t->lost) t->lost = err == -EAGAIN ? -ENOMEM : err; /* to the stream above that would mean: wait */
+        err = t->lost;
+        heist__tls_unlock(&t->lock);
+    }
     /* An idle connection keeps none of the larger ones. */
     taken.start = taken.end = 0;
     if (taken.room > IN_FIRST) heist__tls_buffer_end(&taken);
@@ -108,6 +114,11 @@ static bool take_note(struct heist__tls *t, int side) {
     bool left = t->interrupted[side];
     t->interrupted[side] = false;
     return left;
+}
+
+/* A time-out of the stream below was no time-out of the caller's: somebody moved the deadline.  With lock held. */
+static bool was_moved(struct heist__tls *t, int side, int writer, double deadline) {
+    return take_note(t, side) || (t->until[writer] != deadline && heist_time() < deadline);
 }
 
 /* Until when the stream below may be read, or drained.  With lock held. */
@@ -130,7 +141,7 @@ int heist__tls_drain(struct heist__tls *t, double deadline) {
     err = heist_stream_drain(t->below);
     heist__tls_lock(&t->lock);
     t->draining = false;
-    if (err == -ETIMEDOUT && (take_note(t, 1) || heist_time() < deadline)) err = -EINTR;
+    if (err == -ETIMEDOUT && was_moved(t, 1, 1, deadline)) err = -EINTR;
     heist__tls_unlock(&t->lock);
     return err;
 }
@@ -159,7 +170,7 @@ static int read_below(struct heist__tls *t, int side, double deadline) {
         /* Much came: more at a time from now on.  Little: an idle connection keeps little. */
         if ((size_t)n == room && room < IN_MOST) t->wanted = 4 * room;
         if ((size_t)n < IN_FIRST / 2) t->wanted = IN_FIRST;
-    } else if (n == -ETIMEDOUT && (take_note(t, side) || heist_time() < deadline)) {
+    } else if (n == -ETIMEDOUT && was_moved(t, side, 0, deadline)) {
         n = -EINTR; /* without a note: it was for the other side */
     }
     heist__tls_unlock(&t->lock);
@@ -183,7 +194,7 @@ static void call_stand_by(struct heist__tls *t) {
 int heist__tls_fill(struct heist__tls *t, unsigned fills, int side, double deadline) {
     for (;;) {
         heist__tls_lock(&t->lock);
-        bool stale = t->fills != fills, mine = !t->filling;
+        bool stale = t->fills != fills || t->in.end > t->in.start, mine = !t->filling;
         int err = stale                ? 0
                   : t->end_below       ? HEIST_ETRUNCATED
                   : t->closed          ? HEIST_ECLOSED

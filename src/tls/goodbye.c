@@ -10,15 +10,26 @@
 
 #include "tls/tls.h"
 
+/* In the middle of a message of the peer's: reads on, as far as there is something to read.  What comes behind the
+ * message stays for who reads.  0: at its end; HEIST__TLS_WANT_READ; or a code.  With lock held. */
+static int end_message(struct heist__tls *t) {
+    unsigned char next;
+    size_t n;
+    if (!SSL_in_init(t->ssl)) return 0;
+    int err = heist__tls_outcome(t, SSL_peek_ex(t->ssl, &next, 1, &n));
+    if (err == HEIST__TLS_WANT_READ) return SSL_in_init(t->ssl) ? err : 0;
+    return err < 0 ? err : 0;
+}
+
 /* Ours: 0, HEIST__TLS_WANT_READ (in the middle of a message of the peer's), or a code. */
 static int say(struct heist__tls *t, unsigned *fills) {
     heist__tls_lock(&t->lock);
-    int err = t->closed ? HEIST_ECLOSED : t->failed;
+    int err = t->closed ? HEIST_ECLOSED : t->failed ? t->failed : t->lost;
     if (!err && !t->goodbye_sent) {
         heist__tls_clear();
-        if (SSL_in_init(t->ssl)) {
-            err = HEIST__TLS_WANT_READ;
-        } else {
+        err = end_message(t);
+        if (!err) {
+            heist__tls_clear();
             int ret = SSL_shutdown(t->ssl);
             if (ret < 0) err = heist__tls_outcome(t, ret);
             if (err >= 0) t->goodbye_sent = true, err = 0;
@@ -69,6 +80,7 @@ static int wait_for_it(struct heist__tls *t, double deadline) {
         unsigned fills;
         int done = listen_for_it(t, &fills);
         if (done > 0) return 0;
+        if (heist_time() >= deadline) return -ETIMEDOUT; /* also for a peer that always sends something */
         if (!done) continue;
         int err = heist__tls_fill(t, fills, 1, deadline);
         if (err == HEIST_ETRUNCATED || err == -ECONNRESET) return 0; /* gone, and everything of ours was sent before */

@@ -94,6 +94,7 @@ static ptrdiff_t encrypt(struct heist__tls *t, const struct iovec *iov, int coun
 static ptrdiff_t write_step(struct heist__tls *t, const struct iovec *iov, int count, unsigned *fills) {
     heist__tls_lock(&t->lock);
     ptrdiff_t n = t->closed ? HEIST_ECLOSED : t->failed;
+    if (!n) n = t->lost;
     if (!n && t->goodbye_sent) n = -EPIPE;
     if (!n) n = encrypt(t, iov, count);
     *fills = t->fills;

@@ -23,7 +23,8 @@
  *
  * interrupt (heist_stream_ops) works through the deadline of the stream below: under `lock` it leaves a note and moves
  * that deadline into the past; who is about to wait looks for the note and sets his own deadline under `lock` too, so
- * one of the two sees the other.
+ * one of the two sees the other.  A time-out below is then told apart by the deadline: where it is not what the one who
+ * waited has set, it was moved; where it is, and has not come yet, the connection itself has timed out, for good.
  *
  * Lifetime: the stream above says when nobody is inside any more, and calls free. */
 #ifndef HEIST_TLS_TLS_H
@@ -124,6 +125,7 @@ struct heist__tls {
     bool stands_by;      /* and another waits for him, at `filled` */
     bool draining;       /* somebody waits for the stream below to drain */
     int failed;          /* the connection is broken for good: the code */
+    int lost;            /* the stream below has not taken a record, so no later one is of use: the code */
     char words[256];     /* on it */
 
     pthread_mutex_t send;

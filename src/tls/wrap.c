@@ -117,6 +117,9 @@ static int wrap(heist_stream *plain, heist_tls_context *ctx, const heist_tls_str
     t->shutdown_timeout = o->shutdown_timeout ? o->shutdown_timeout : SHUTDOWN_TIMEOUT;
     if (!ctx->server) err = set_name(t, o->server_hostname);
     if (!err) err = heist_stream_set_write_buffer_limits(plain, HIGH_WATER, LOW_WATER);
+    /* Those of its life as a plain stream are over. */
+    if (!err) err = heist_stream_set_read_deadline(plain, HEIST_FOREVER);
+    if (!err) err = heist_stream_set_write_deadline(plain, HEIST_FOREVER);
     if (!err) err = run_handshake(t, o->handshake_timeout ? o->handshake_timeout : HANDSHAKE_TIMEOUT, o->stack_bytes);
     if (err) {
         const char *words = err == -ECONNRESET ? "the peer went away in the middle of the handshake" : "";

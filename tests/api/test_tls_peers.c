@@ -513,6 +513,46 @@ static void writes_wait_for_the_rest_of_a_message(void **state) {
     }
 }
 
+static int goodbye_in_the_middle(void *arg, void **out) {
+    struct game *g = arg;
+    char byte;
+    (void)out;
+    int err = heist_stream_set_read_deadline(g->s, heist_time() + 0.05);
+    if (!err && heist_stream_read(g->s, &byte, 1) != -ETIMEDOUT) err = -EPROTO;
+    if (!err) err = heist_stream_set_read_deadline(g->s, HEIST_FOREVER);
+    if (!err) err = heist_stream_write(g->s, "through\n", 8);
+    if (!err) err = heist_stream_write_eof(g->s);
+    gate_open(&g->peer.go);
+    if (!err) err = read_a_byte(g, NULL);
+    return err;
+}
+/* Only writes, and only the goodbye, are there to read the rest; what the queue holds before it went out already. */
+static int close_in_the_middle(void *arg, void **out) {
+    struct game *g = arg;
+    char byte;
+    (void)out;
+    int err = heist_stream_write(g->s, "through\n", 8);
+    if (!err) err = heist_stream_drain(g->s);
+    if (!err) err = heist_stream_set_read_deadline(g->s, heist_time() + 0.05);
+    if (!err && heist_stream_read(g->s, &byte, 1) != -ETIMEDOUT) err = -EPROTO;
+    heist_stream_close(g->s);
+    gate_open(&g->peer.go);
+    return err;
+}
+
+static void goodbyes_wait_for_the_rest_of_a_message(void **state) {
+    (void)state;
+    for (int closes = 0; closes < 2; closes++) {
+        struct game g;
+        memset(&g, 0, sizeof g);
+        play_game(&g, peer_cuts_a_message, closes ? close_in_the_middle : goodbye_in_the_middle);
+        assert_int_equal(g.peer.wrong, 0);
+        assert_string_equal(g.peer.heard, "through\n");
+        assert_int_equal(g.read, 0);
+        assert_int_equal(g.end, 0);
+    }
+}
+
 static void peer_tampers(struct peer *p, SSL *ssl) {
     unsigned char cipher[4096];
     BIO *mem = BIO_new(BIO_s_mem());
@@ -584,6 +624,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(openssl_s_server_is_visited_and_its_sessions_are_taken_up_STRM_40),
     API_TEST(keys_change_in_the_middle),
     API_TEST(writes_wait_for_the_rest_of_a_message),
+    API_TEST(goodbyes_wait_for_the_rest_of_a_message),
     API_TEST(what_was_tampered_with_is_refused),
     API_TEST(reading_and_writing_fit_a_stack_of_32_KiB),
 };
