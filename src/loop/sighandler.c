@@ -3,11 +3,14 @@
  * One for each signal in the process, in a table under a lock.  It is counted: the table holds one reference, and the
  * job that stands in its loop's inbox another.
  *
- *   handler   queued := 1; whoever changed it from 0 pushes the job
- *   job       queued := 0, then the call
+ *   handler   IDLE -> QUEUED; whoever made this change pushes the job
+ *   job       QUEUED -> IDLE, then the call
+ *   removal   out of the trap's list, quiesce, then whatever it is -> REMOVED; the job finds that, and makes no call
  *
- * Both are sequentially consistent exchanges of one word, so a signal either finds 0, and its own job comes, or its
- * exchange stands before the job's, and the call is still to come. */
+ * All are sequentially consistent operations on one word, so a signal either finds IDLE, and its own job comes, or it
+ * finds QUEUED before the job has made it IDLE, and the call is still to come.  A removal that finds QUEUED has kept the
+ * job from its call: one by which a new handler of the loop replaced the old hands the signal on, so that none is lost
+ * between the two. */
 #include "loop/sighandler.h"
 
 #include <heist/error.h>
@@ -21,12 +24,13 @@
 #include "loop/trap.h"
 #include "task/context.h"
 
+enum { IDLE, QUEUED, REMOVED };
+
 struct sighandler {
     struct heist__trap trap;
     struct heist__job job;
     _Atomic(int) refs;
-    _Atomic(int) queued;
-    _Atomic(int) removed;
+    _Atomic(int) state;
     heist_loop *loop; /* one reference */
     heist_callback_fn fn;
     void *arg;
@@ -46,13 +50,18 @@ static void drop(struct sighandler *h) {
     heist__free(h);
 }
 
-/* In the handler. */
+/* The caller holds a reference. */
+static void queue(struct sighandler *h) {
+    int idle = IDLE;
+    if (!a_cas_sc(&h->state, &idle, QUEUED)) return;
+    a_add_rlx(&h->refs, 1);                                         /* rlx: there is the caller's */
+    if (heist__loop_push(h->loop, &h->job)) a_sub_rlx(&h->refs, 1); /* rlx: the same; closed */
+}
+
+/* In the handler; the table holds a reference until quiesce. */
 static void came(struct heist__trap *trap, int sig) {
     (void)sig;
-    struct sighandler *h = heist_container_of(trap, struct sighandler, trap);
-    if (a_xchg_sc(&h->queued, 1)) return;
-    a_add_rlx(&h->refs, 1);                                         /* rlx: the table holds one until quiesce */
-    if (heist__loop_push(h->loop, &h->job)) a_sub_rlx(&h->refs, 1); /* rlx: the same; closed */
+    queue(heist_container_of(trap, struct sighandler, trap));
 }
 
 static int call(struct sighandler *h) {
@@ -66,9 +75,8 @@ static int call(struct sighandler *h) {
 
 static void job_run(struct heist__job *job, heist_loop *loop) {
     struct sighandler *h = heist_container_of(job, struct sighandler, job);
-    (void)a_xchg_sc(&h->queued, 0);
-    int code = 0;
-    if (!a_load_acq(&h->removed)) code = call(h); /* acq: pairs with take_out */
+    int queued = QUEUED, code = 0;
+    if (a_cas_sc(&h->state, &queued, IDLE)) code = call(h);
     if (code < 0) heist__loop_callback_ended(loop, code, NULL, h->name);
     drop(h);
 }
@@ -77,16 +85,17 @@ static void job_drop(struct heist__job *job) { drop(heist_container_of(job, stru
 
 static const struct heist__job_class job_class = {job_run, job_drop};
 
-/* Under the lock; then quiesce and drop. */
+/* Under the lock; then put_away. */
 static void take_out(int sig, struct sighandler *h) {
-    a_store_rel(&h->removed, 1); /* rel: pairs with job_run */
     heist__trap_remove(sig, &h->trap);
     if (table[sig] == h) table[sig] = NULL;
 }
 
-static void put_away(struct sighandler *h) {
+/* fresh: what has replaced it, or NULL. */
+static void put_away(struct sighandler *h, struct sighandler *fresh) {
     if (!h) return;
     heist__trap_quiesce();
+    if (a_xchg_sc(&h->state, REMOVED) == QUEUED && fresh) queue(fresh);
     drop(h);
 }
 
@@ -130,14 +139,16 @@ int heist_loop_add_signal_handler(heist_loop *loop, int sig, heist_callback_fn f
     h->loop = heist__loop_hold(loop);
     struct sighandler *old = NULL;
     bool replace = opts && opts->flags & HEIST_SIGNAL_REPLACE;
+    a_add_rlx(&h->refs, 1); /* rlx: ours until the end; somebody else may remove it at once */
     heist__spin_lock(&lock);
     err = put_in(sig, h, replace ? HEIST__TRAP_REPLACE : HEIST__TRAP_SHARE, &old);
     heist__spin_unlock(&lock);
+    put_away(old, h);
     if (err) {
         h->arg_free = NULL; /* it is still the caller's */
         drop(h);
     }
-    put_away(old);
+    drop(h);
     return err;
 }
 
@@ -151,7 +162,7 @@ int heist_loop_remove_signal_handler(heist_loop *loop, int sig) {
     if (h && h->loop != loop) h = NULL;
     if (h) take_out(sig, h);
     heist__spin_unlock(&lock);
-    put_away(h);
+    put_away(h, NULL);
     return h != NULL;
 }
 
@@ -162,6 +173,6 @@ void heist__sighandler_drop_all(heist_loop *loop) {
         if (h && h->loop != loop) h = NULL;
         if (h) take_out(sig, h);
         heist__spin_unlock(&lock);
-        put_away(h);
+        put_away(h, NULL);
     }
 }

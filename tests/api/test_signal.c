@@ -91,7 +91,7 @@ static void a_signal_runs_the_function_with_its_argument_on_the_loop_SIG_01_SIG_
     harness_loop_end(loop);
 }
 
-static void a_new_handler_of_the_loop_replaces_the_old_one_and_frees_its_argument(void **state) {
+static void a_new_handler_of_the_loop_replaces_the_old_one_takes_its_signal_and_frees_its_argument(void **state) {
     (void)state;
     heist_loop *loop = harness_real_loop();
     heist_signal_options opts = HEIST_SIGNAL_OPTIONS_INIT;
@@ -99,14 +99,18 @@ static void a_new_handler_of_the_loop_replaces_the_old_one_and_frees_its_argumen
     freed = 0;
     struct heard a = {.loop = loop}, b = {.loop = loop, .stop_after = 1};
     assert_int_equal(heist_loop_add_signal_handler(loop, SIGUSR1, on_signal, &a, &opts), 0);
-    deliver(SIGUSR1); /* on its way to the first, which is gone when it arrives */
+    deliver(SIGUSR1); /* on its way to the first, which is gone when it arrives: it is the second's */
     assert_int_equal(heist_loop_add_signal_handler(loop, SIGUSR1, on_signal, &b, &opts), 0);
-    harness_one_pass(loop);
+    assert_int_equal(heist_loop_run_forever(loop), 0);
     assert_int_equal(a.times, 0);
+    assert_int_equal(b.times, 1);
+    harness_one_pass(loop);
+    assert_int_equal(b.times, 1);
     assert_int_equal(freed, 1);
+    b.stop_after = 2;
     deliver(SIGUSR1);
     assert_int_equal(heist_loop_run_forever(loop), 0);
-    assert_int_equal(b.times, 1);
+    assert_int_equal(b.times, 2);
     assert_int_equal(heist_loop_remove_signal_handler(loop, SIGUSR1), 1);
     assert_int_equal(freed, 2);
     harness_loop_end(loop);
@@ -609,7 +613,7 @@ static void without_descriptors_open_says_so(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         API_TEST(a_signal_runs_the_function_with_its_argument_on_the_loop_SIG_01_SIG_05),
-        API_TEST(a_new_handler_of_the_loop_replaces_the_old_one_and_frees_its_argument),
+        API_TEST(a_new_handler_of_the_loop_replaces_the_old_one_takes_its_signal_and_frees_its_argument),
         API_TEST(what_is_no_signal_or_cannot_be_caught_is_refused_SIG_02),
         API_TEST(one_loop_has_a_signal_and_others_are_refused_SIG_03),
         API_TEST(a_signal_ends_the_sleep_of_a_loop_SIG_04),
