@@ -184,7 +184,8 @@ static int read_literal(const char *host, heist_addr *out) {
     char text[160];
     if (strlen(host) > 128 || strcmp(host, "*") == 0) return HEIST_ENONAME;
     snprintf(text, sizeof(text), strchr(host, ':') ? "[%s]:0" : "%s:0", host);
-    return heist_addr_parse(text, out) ? HEIST_ENONAME : 0;
+    /* A host may be called "unix", which with a port looks like the path of a socket. */
+    return heist_addr_parse(text, out) || out->storage.ss_family == AF_UNIX ? HEIST_ENONAME : 0;
 }
 
 /* This machine. */
