@@ -9,8 +9,8 @@
  * have their default again), and with no descriptors but 0, 1, 2 and those that were given.
  *
  * A child outlives its handle, unless HEIST_PROCESS_KILL_ON_DROP is given, and then its status is still taken, by the
- * loop; after that loop has closed, when the library next starts a child or closes a loop.  Needs Linux 5.4: -ENOSYS
- * before. */
+ * loop; after that loop has closed, when somebody asks or waits for it, or the library next starts a child or closes a
+ * loop.  Needs Linux 5.4: -ENOSYS before. */
 #ifndef HEIST_PROCESS_H
 #define HEIST_PROCESS_H
 
@@ -72,8 +72,8 @@ HEIST_API pid_t heist_process_pid(const heist_process *p);
  * it.  Any number of tasks may wait, also later.  Cancelling a wait leaves the process alone.
  * Context: task or plain thread.  Suspends: may.
  * Errors: -ETIMEDOUT, -ECANCELED; -ECHILD (it has ended, but somebody else in this process took its status, or SIGCHLD
- * is ignored); HEIST_ECLOSED (on a plain thread, when the loop that watched it is closed), HEIST_ENOTINCORO,
- * -EINVAL. */
+ * is ignored); HEIST_ECLOSED (on a plain thread, when it runs and the loop that watched it is closed),
+ * HEIST_ENOTINCORO, -EINVAL. */
 HEIST_API int heist_process_wait(heist_process *p, double deadline, int *code);
 /* The same without waiting: HEIST_EINVALSTATE while it runs.  Context: any.  Suspends: never. */
 HEIST_API int heist_process_returncode(heist_process *p, int *code);
@@ -113,7 +113,8 @@ typedef struct heist_process_output {
 #define HEIST_PROCESS_OUTPUT_INIT {sizeof(heist_process_output), NULL, NULL, 0, 0, 0}
 
 /* Writes the input and ends it, reads both outputs to their ends, all at the same time, and waits for the process.  A
- * child that does not read its input is no failure.
+ * child that does not read its input is no failure.  What it writes is kept in memory, however much that is: who does
+ * not trust a child reads its streams, in pieces and with a bound.
  * After -ETIMEDOUT or -ECANCELED nothing is lost: call again, with the same input, and it goes on where it stood.
  * Context: task.  Suspends: may.
  * Ownership: what is in *out is the caller's, ended by output_free.  The input is borrowed for the call.

@@ -178,6 +178,12 @@ static inline int heist__sys_dup(int fd) {
     HEIST__SYS_ANSWER(int, fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
+/* 0, or -EBADF. */
+static inline int heist__sys_is_open(int fd) {
+    HEIST_SYS_POINT("fcntl", fd);
+    return fcntl(fd, F_GETFD) < 0 ? -errno : 0;
+}
+
 /* The descriptor is gone whatever the answer, also after -EINTR: never to be repeated. */
 static inline int heist__sys_close(int fd) {
 #ifdef HEIST_SEEDED

@@ -96,6 +96,12 @@ static void reap(heist_process *p) {
 
 static void on_event(void *owner) { reap(owner); }
 
+/* As look; of an orphan, which nobody watches, what the system says now. */
+static int look_again(heist_process *p) {
+    if (look(p) == ORPHAN) reap(p);
+    return look(p);
+}
+
 /* The registration has ended; one without a descriptor never watched anything. */
 static void unwatched(void *owner, int fd) {
     heist_process *p = owner;
@@ -316,6 +322,16 @@ static int check_options(const heist_process_options *o) {
     return 0;
 }
 
+/* A number that is not open would else become one of our own pipes, and the child would have that. */
+static int check_descriptors(const heist_process_options *o) {
+    const int given[3] = {o->stdin_is, o->stdout_is, o->stderr_is};
+    int err = 0;
+    for (int i = 0; i < 3 && !err; i++)
+        if (given[i] > 0) err = heist__sys_is_open(given[i] - 1);
+    for (size_t i = 0; i < o->pass_fds_count && !err; i++) err = heist__sys_is_open(o->pass_fds[i]);
+    return err;
+}
+
 int heist_create_subprocess_exec(char *const argv[], const heist_process_options *opts, heist_process **out) {
     static const heist_process_options defaults = HEIST_PROCESS_OPTIONS_INIT;
     if (!argv || !argv[0] || !argv[0][0] || !out || check_options(opts)) return -EINVAL;
@@ -336,7 +352,8 @@ int heist_create_subprocess_exec(char *const argv[], const heist_process_options
     /* Set once for good; a closing loop that reads it before has no children.  acq, rel: with shut */
     if (!a_load_acq(&heist__loop_shut_hook)) a_store_rel(&heist__loop_shut_hook, on_loop_shut);
     sweep();
-    err = create(&e, o, out);
+    err = check_descriptors(o);
+    if (!err) err = create(&e, o, out);
     heist__fd_skipped();
     return err;
 }
@@ -442,7 +459,7 @@ static void withdraw(struct heist__wait *wait) {
 
 static int wait_for_end(heist_process *p, int64_t until) {
     for (;;) {
-        int state = look(p), err = 0;
+        int state = look_again(p), err = 0;
         if (state == ENDED) return 0;
         if (state == ORPHAN) err = watch_again(p, heist__self());
         if (err) return err;
@@ -482,13 +499,14 @@ int heist_process_wait(heist_process *p, double deadline, int *code) {
 int heist_process_returncode(heist_process *p, int *code) {
     if (!p) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    return look(p) == ENDED ? outcome(p, code) : HEIST_EINVALSTATE;
+    return look_again(p) == ENDED ? outcome(p, code) : HEIST_EINVALSTATE;
 }
 
 int heist_process_stop(heist_process *p, double grace, int *code) {
     if (!p || !(grace >= 0)) return -EINVAL;
     int err = heist__fd_entry();
-    if (err) return heist__process_cancelled(p, err);
+    if (err == -ECANCELED) heist__process_end(p);
+    if (err) return err;
     (void)send_signal(p, SIGTERM, has_group(p));
     err = heist_process_wait(p, heist_time() + grace, code);
     if (err == -ETIMEDOUT || err == -ECANCELED) heist__process_end(p);

@@ -138,6 +138,16 @@ static int cannot_start(void *arg, void **out) {
     o.pass_fds = &closed;
     o.pass_fds_count = 1;
     EXPECT(heist_create_subprocess_shell("true", &o, &p) == -EBADF);
+    /* Also when the number is the next one that the library's own pipes get. */
+    const int next = fcntl(0, F_DUPFD_CLOEXEC, 3);
+    close(next);
+    o.pass_fds = &next;
+    o.stdin_is = HEIST_PROCESS_PIPE;
+    EXPECT(heist_create_subprocess_shell("cat", &o, &p) == -EBADF);
+    o.pass_fds_count = 0;
+    o.stdin_is = HEIST_PROCESS_FD(next);
+    o.stdout_is = HEIST_PROCESS_PIPE;
+    EXPECT(heist_create_subprocess_shell("cat", &o, &p) == -EBADF);
     EXPECT(p == NULL && !any_child());
     return 0;
 }
@@ -515,6 +525,13 @@ static int stubborn(void *arg, void **out) {
     EXPECT(heist_process_stop(p, HEIST_FOREVER, &code) == 0 && code == 9);
     EXPECT(heist_process_stop(p, 0, &code) == 0 && code == 9); /* it has ended */
     heist_process_unref(p);
+    /* Cancelled before it has begun. */
+    EXPECT(heist_create_subprocess_shell("exec sleep 1000", NULL, &p) == 0);
+    heist_cancel(heist_current_task());
+    EXPECT(heist_process_stop(p, HEIST_FOREVER, &code) == -ECANCELED);
+    heist_uncancel(heist_current_task());
+    EXPECT(heist_process_wait(p, HEIST_FOREVER, &code) == 0 && code == -SIGKILL);
+    heist_process_unref(p);
     return 0;
 }
 
@@ -751,12 +768,26 @@ static void a_child_that_outlives_its_runtime_is_watched_by_the_next_one_that_wa
     assert_int_equal(run_real(ends_survivor, NULL), 0);
     heist_process_unref(survivor);
     no_children();
+    /* Without another runtime its handle tells, once it has ended. */
+    siginfo_t info;
+    int code = 0;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(run_real(starts_survivor, NULL), 0);
+        assert_int_equal(heist_process_returncode(survivor, &code), HEIST_EINVALSTATE);
+        assert_int_equal(heist_process_kill(survivor), 0);
+        assert_int_equal(waitid(P_PID, (id_t)heist_process_pid(survivor), &info, WEXITED | WNOWAIT), 0);
+        assert_int_equal(i ? heist_process_wait(survivor, HEIST_FOREVER, &code)
+                           : heist_process_returncode(survivor, &code), 0);
+        assert_int_equal(code, -SIGKILL);
+        no_children();
+        heist_process_unref(survivor);
+        code = 0;
+    }
     /* And one without a handle by the next close, once it has ended. */
     assert_int_equal(run_real(starts_survivor, NULL), 0);
     pid_t pid = heist_process_pid(survivor);
     assert_int_equal(heist_process_kill(survivor), 0);
     heist_process_unref(survivor);
-    siginfo_t info;
     assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
     assert_int_equal(run_real(nothing, NULL), 0);
     no_children();
