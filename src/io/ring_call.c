@@ -6,6 +6,8 @@
  *
  *   begin ──> OUT ──completion──> DONE, and the call returns
  *              └──request──> the kernel is asked, once ──> OUT
+ *   A request may also have ended the wait of a call that is DONE by now.  It has been taken, so it is kept for the
+ *   next call.
  *
  * After DONE the one who set it may still be in the guard's section; the call passes the guard before it leaves.
  * An operation that ends cancelled though nobody asked was begun by a thread that is gone: it begins again. */
@@ -106,9 +108,12 @@ static int run_once(const struct io_uring_sqe *entry, bool *asked) {
     for (;;) {
         int err = heist__wait(&c.wait);
         if (!c.loop) return err;
-        if (is_done(&c.op)) break;
-        if (!*asked) heist__uring_cancel(c.loop->poller.uring, &c.op);
-        *asked = true;
+        bool done = is_done(&c.op);
+        if (err && !*asked) {
+            *asked = true; /* also when the completion came in between: the request has been taken, and must be told */
+            if (!done) heist__uring_cancel(c.loop->poller.uring, &c.op);
+        }
+        if (done) break;
     }
     a_sub_rlx(&c.loop->watched, 1); /* rlx: as above */
     heist__loop_release(c.loop);

@@ -426,6 +426,53 @@ static void close_lets_end_what_runs_and_refuses_what_waits(void **state) {
     assert_int_equal(said(run_real(close_meanwhile, NULL)), 0);
 }
 
+struct syncer {
+    heist_file *f;
+    _Atomic(int) begun, flag;
+    int said, next;
+};
+
+static int sync_and_sleep(void *arg, void **out) {
+    struct syncer *s = arg;
+    (void)out;
+    s->begun = 1;
+    s->said = heist_file_sync(s->f);
+    while (!s->said && !s->next && !s->flag) s->next = heist_sleep(0);
+    if (!s->said && !s->next) s->next = heist_sleep(0);
+    return 0;
+}
+
+/* The request meets the operation at any moment: before it, while it runs, when it has ended and nobody was told. */
+static int cancel_beside_the_end(void *path, void **out) {
+    struct syncer s;
+    heist_task *t;
+    heist_task_options opts = HEIST_TASK_OPTIONS_INIT;
+    opts.flags = HEIST_TASK_PINNED;
+    (void)out;
+    for (int i = 0; i < 60; i++) {
+        memset(&s, 0, sizeof s);
+        STEP(heist_file_open(path, O_RDWR | O_CREAT, 0644, &s.f) == 0 && heist_file_write(s.f, "x", 1, NULL) == 0);
+        STEP(heist_create_task(sync_and_sleep, &s, &opts, &t) == 0);
+        while (!s.begun) STEP(heist_sleep(0) == 0);
+        int asked = heist_cancel(t);
+        if (i % 3) usleep((useconds_t)(i * 20)); /* the worker stands, and the kernel goes on */
+        s.flag = 1;
+        STEP(heist_await(t, NULL) == 0 && asked == 1);
+        STEP(s.said == -ECANCELED || (s.said == 0 && s.next == -ECANCELED)); /* no request is lost */
+        heist_unref(t);
+        STEP(heist_file_close(s.f) == 0);
+    }
+    return 0;
+}
+
+static void request_that_meets_the_end_of_an_operation_is_not_lost(void **state) {
+    (void)state;
+    make_folder();
+    assert_int_equal(said(run_real(cancel_beside_the_end, (void *)(uintptr_t)in_folder("s"))), 0);
+    assert_int_equal(unlink(in_folder("s")), 0);
+    drop_folder();
+}
+
 struct from_callback {
     heist_file *f;
     heist_dir *d;
@@ -808,6 +855,7 @@ int main(void) {
         API_TEST(cancelled_read_that_runs_ends_before_its_buffer_goes),
         API_TEST(cancelled_read_that_has_not_begun_takes_nothing),
         API_TEST(close_lets_end_what_runs_and_refuses_what_waits),
+        API_TEST(request_that_meets_the_end_of_an_operation_is_not_lost),
         API_TEST(callbacks_cannot_wait_for_files),
         API_TEST(lines_and_the_position_agree),
         API_TEST(failed_line_loses_nothing),
