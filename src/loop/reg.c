@@ -27,7 +27,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     r->loop = NULL;
     r->hung_up = r->closed = r->guest = r->forsaken = r->unwatched = false;
     r->calls = 0;
-    r->owner = owner;
+    a_store_rlx(&r->owner, owner); /* rlx: birth; for heist__reg_expect_near, which may come late */
     r->dispose = dispose;
     r->hook = NULL;
     a_store_rlx(&r->near.task, NULL); /* rlx: see heist__reg_expect_near */
@@ -67,7 +67,7 @@ void heist__reg_end(struct heist__reg *r) {
         a_sub_rlx(&loop->watched, 1); /* rlx: a count that the owner looks at each turn */
         heist__loop_release(loop);
     }
-    if (r->dispose) r->dispose(r->owner, r->fd);
+    if (r->dispose) r->dispose(a_load_rlx(&r->owner), r->fd); /* rlx: birth */
     heist__slab_put(heist__self(), HEIST__SLAB_REG, r);
 }
 
@@ -113,22 +113,22 @@ void heist__reg_expect_far(uint64_t data) {
 }
 
 void heist__reg_expect_near(uint64_t data) {
-    struct heist__reg_near *near = &((struct heist__reg *)(uintptr_t)(data & ADDRESS_MASK))->near;
+    struct heist__reg *r = (struct heist__reg *)(uintptr_t)(data & ADDRESS_MASK);
+    struct heist__reg_near *near = &r->near;
     const char *task = a_load_rlx(&near->task); /* rlx, all four: addresses to prefetch, right or not */
     const char *sp = a_load_rlx(&near->sp);
     if (!task) return;
     for (size_t at = 0; at < sizeof(heist_task); at += HEIST_CACHE_LINE) __builtin_prefetch(task + at, 0, 2);
     __builtin_prefetch(a_load_rlx(&near->coro), 0, 2);
-    __builtin_prefetch(a_load_rlx(&near->owner), 0, 2);
+    __builtin_prefetch(a_load_rlx(&r->owner), 0, 2);
     for (size_t i = 0; i < LINES_OF_FRAMES; i++) __builtin_prefetch(sp + i * HEIST_CACHE_LINE, 0, 2);
 }
 
 static void remember(struct heist__reg *r, struct heist__park *park) {
     heist_task *t = heist_container_of(park, heist_task, park); /* only tasks wait here */
-    a_store_rlx(&r->near.task, t); /* rlx, all four: see heist__reg_expect_near */
+    a_store_rlx(&r->near.task, t); /* rlx, all three: see heist__reg_expect_near */
     a_store_rlx(&r->near.coro, t->coro);
     a_store_rlx(&r->near.sp, t->coro->sp);
-    a_store_rlx(&r->near.owner, r->owner);
 }
 
 void heist__reg_event(uint64_t data, uint32_t events) {
@@ -163,7 +163,7 @@ void heist__reg_event(uint64_t data, uint32_t events) {
     for (int i = 0; i < 2; i++)
         if (woken[i]) heist__park_wake(woken[i]);
     if (heist_likely(!hook)) return;
-    hook(r->owner);
+    hook(a_load_rlx(&r->owner)); /* rlx: birth */
     heist__reg_leave(r);
 }
 

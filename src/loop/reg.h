@@ -43,28 +43,31 @@ struct heist__reg_slot {
 /* Where that lies which the next step of a waiting task touches: for the processor to fetch while events before it are
  * handled (heist__reg_expect).  Only ever prefetched: it may be of somebody who is gone. */
 struct heist__reg_near {
-    _Atomic(void *) task, coro, sp, owner;
+    _Atomic(void *) task, coro, sp;
 };
 
 struct heist__reg {
     struct heist__reg *next, **at; /* the slab's, when free; in the table of numbers (fds.c); at NULL: not in it */
     struct heist__spin lock;
-    uint32_t generation;    /* under the lock; changes when it dies */
+    uint16_t generation;    /* under the lock; changes when it dies */
+    bool hung_up;           /* an event said so, or that there was urgent data */
+    bool closed;
     int fd;
     int polled;             /* the number that the poller knows it by: fd, or a duplicate when fd was there already */
     heist_loop *loop;       /* registered there, one reference; NULL: not yet */
-    bool hung_up;           /* an event said so, or that there was urgent data */
-    bool closed;
     bool unwatched;         /* the poller does not know it any more */
     bool guest;             /* the descriptor is the user's */
     bool forsaken;          /* a guest whose descriptor was closed behind its back: the number may be another's */
     unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
-    void *owner;
+    _Atomic(void *) owner;  /* birth */
     struct heist__reg_near near; /* of who waited last */
     void (*dispose)(void *owner, int fd); /* closes the descriptor and frees the owner; once */
     void (*hook)(void *owner); /* called at each event, instead of the slots; NULL: none */
     struct heist__reg_slot slots[2];
 };
+#if !HEIST_DEBUG_LOCKS
+_Static_assert(sizeof(struct heist__reg) <= 128, "a registration is two cache lines");
+#endif
 
 /* In the data of an event: the address, with the generation's low bits above it. */
 #define HEIST__REG_TAG ((uint64_t)1 << 63)
