@@ -65,7 +65,7 @@ struct heist__reg {
     void (*hook)(void *owner); /* called at each event, instead of the slots; NULL: none */
     struct heist__reg_slot slots[2];
 };
-#if !HEIST_DEBUG_LOCKS
+#ifndef HEIST_DEBUG_LOCKS
 _Static_assert(sizeof(struct heist__reg) <= 128, "a registration is two cache lines");
 #endif
 
