@@ -121,7 +121,6 @@ static inline __attribute__((always_inline)) int heist__port_pass(struct heist__
             }
             if (!err && !in) *value = p.node.value;
             if (heist_likely(err != HEIST__PORT_GROW)) return err;
-            self = heist__self(); /* the same: it has not waited; for heist-tlscheck, which cannot know */
         } else {
             heist__spin_unlock(&port->lock);
             if (wake) heist__park_wake(wake);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <heist/error.h>
+#include <openssl/x509v3.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -206,6 +207,18 @@ static void context_end(heist_tls_context *ctx) {
     OPENSSL_free(ctx);
 }
 
+/* What OpenSSL computes of a certificate when it is first used, before several threads share it: otherwise they do so at
+ * the first handshake, and a race detector, which does not see OpenSSL's atomics, takes that for a race. */
+static void look_at_authorities(heist_tls_context *ctx) {
+    STACK_OF(X509_OBJECT) *known = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx->ssl));
+    for (int i = 0; i < sk_X509_OBJECT_num(known); i++) {
+        X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(known, i));
+        if (cert) (void)X509_check_purpose(cert, -1, 0);
+    }
+    X509 *own = SSL_CTX_get0_certificate(ctx->ssl);
+    if (own) (void)X509_check_purpose(own, -1, 0);
+}
+
 static int context_new(const heist_tls_options *opts, bool server, heist_tls_context **out) {
     heist_tls_options none = HEIST_TLS_OPTIONS_INIT;
     const heist_tls_options *o = opts ? opts : &none;
@@ -230,6 +243,7 @@ static int context_new(const heist_tls_options *opts, bool server, heist_tls_con
     }
     if (!err) err = configure(ctx, o);
     if (!err) err = server ? configure_server(ctx) : configure_client(ctx);
+    if (!err) look_at_authorities(ctx);
     if (err == HEIST_ETLS) err = heist__tls_failed(words, sizeof(words));
     if (err) {
         context_end(ctx);
