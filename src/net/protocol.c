@@ -110,11 +110,10 @@ static int make_warden(heist_transport *t) {
     return err;
 }
 
-/* After a write. */
-static void look(heist_transport *t) {
+void heist__transport_look(heist_transport *t) {
     if (!t->protocol->pause_writing || !too_much(t)) return;
     heist__spin_lock(&t->lock);
-    bool mine = !t->warden && !t->over;
+    bool mine = t->made && !t->warden && !t->over;
     if (mine) {
         t->warden = true;
         heist_waitgroup_add(&t->wardens, 1);
@@ -133,14 +132,14 @@ static void look(heist_transport *t) {
 int heist_transport_write(heist_transport *t, const void *buf, size_t n) {
     if (!t) return -EINVAL;
     int err = heist_stream_write(t->stream, buf, n);
-    if (!err) look(t);
+    if (!err) heist__transport_look(t);
     return err;
 }
 
 int heist_transport_writelines(heist_transport *t, const struct iovec *iov, int count) {
     if (!t) return -EINVAL;
     int err = heist_stream_writelines(t->stream, iov, count);
-    if (!err) look(t);
+    if (!err) heist__transport_look(t);
     return err;
 }
 

@@ -3,6 +3,8 @@
  * Callbacks hold `turn`, a lock of tasks.  Two tasks call them: the *pump*, which reads, and the *warden*, which is
  * made when a write leaves more than the high-water mark unsent, and tells the protocol to pause and to resume.
  *
+ *   made     under the lock: the pump has the turn for connection_made, so that whoever is made now comes after it.  No
+ *            warden before that; the pump looks when it has made.
  *   warden   under the lock: 1 from before its task is made until it has found, in one hold of the lock, that no more
  *            than the mark is unsent, or that the connection is over.  A write that passes the mark after that makes
  *            another one; one before is seen by that look.
@@ -33,7 +35,7 @@ struct heist_transport {
     heist_event flowing; /* set: reading is not paused */
 
     struct heist__spin lock;
-    bool warden, over;
+    bool made, warden, over;
     int failure; /* of making a warden */
 };
 
@@ -42,6 +44,9 @@ heist_transport *heist__transport_new(heist_stream *stream, const heist_protocol
 /* Around a callback; neither can fail, and a request to cancel is held back between them. */
 void heist__transport_enter(heist_transport *t);
 void heist__transport_leave(heist_transport *t);
+
+/* After a write: is there more unsent than the mark? */
+void heist__transport_look(heist_transport *t);
 
 /* The pump: until connection_lost has returned.  In a task. */
 int heist__transport_pump(heist_transport *t);

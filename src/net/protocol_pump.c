@@ -41,8 +41,13 @@ static int ended(heist_transport *t, const char *what, int code) {
 
 static int made(heist_transport *t) {
     heist__transport_enter(t);
+    heist__spin_lock(&t->lock);
+    t->made = true;
+    heist__spin_unlock(&t->lock);
     int code = ended(t, "connection_made failed", t->protocol->connection_made(t->self, t));
-    return code < 0 ? code : GOES_ON;
+    if (code < 0) return code;
+    heist__transport_look(t); /* what was written before */
+    return GOES_ON;
 }
 
 static int tell_data(heist_transport *t, const void *data, size_t n) {
@@ -82,7 +87,7 @@ static int watch_close(void *arg, void **out) {
     (void)out;
     heist_transport *t = arg;
     int err = heist_stream_wait_closed(t->stream);
-    heist_event_set(&t->flowing);
+    if (heist_stream_is_closing(t->stream)) heist_event_set(&t->flowing); /* else: it may have been paused anew */
     return err;
 }
 

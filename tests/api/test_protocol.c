@@ -3,6 +3,7 @@
 #include "support/harness.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,7 +111,7 @@ static void lost(void *self, int code) {
 static void pause_writing(void *self) {
     struct noted *n = self;
     enter(n, NULL);
-    n->unpaired += n->pauses != n->resumes;
+    n->unpaired += n->pauses != n->resumes || !n->made;
     n->pauses++;
     leave(n, 0);
 }
@@ -423,6 +424,87 @@ static void paused_reading_delivers_nothing_and_loses_nothing_STRM_36(void **sta
     }
 }
 
+/* Paused again while the pump is on its way out of the first pause: the second one counts. */
+struct hammer {
+    heist_transport *t;
+    _Atomic(int) over;
+    int wrong;
+};
+
+static void *pause_and_resume(void *arg) {
+    struct hammer *h = arg;
+    for (int round = 0; round < 3000; round++) {
+        h->wrong += heist_transport_resume_reading(h->t) != 0;
+        for (volatile int i = 0; i < round % 50 * 20; i++) {
+        }
+        h->wrong += heist_transport_pause_reading(h->t) != 0;
+        for (int i = 0; i < 100; i++) h->wrong += heist_transport_is_reading(h->t) != 0;
+    }
+    h->over = 1;
+    return NULL;
+}
+
+static int paused_anew(void *arg, void **out) {
+    struct noted *n = arg;
+    struct hammer h = {.over = 0};
+    heist_conn *peer;
+    pthread_t thread;
+    (void)out;
+    WANT(start(n, &plain, NULL, &peer, &h.t) == 0);
+    WANT(until(&n->made, 1) == 0);
+    WANT(heist_transport_pause_reading(h.t) == 0);
+    WANT(pthread_create(&thread, NULL, pause_and_resume, &h) == 0);
+    int err = 0;
+    while (!h.over && (err == 0 || err == -ETIMEDOUT)) { /* there is always something to read */
+        err = heist_conn_write(peer, "word", 4, heist_time() + 0.001, NULL);
+        if (err == 0) err = heist_yield();
+    }
+    pthread_join(thread, NULL);
+    WANT((err == 0 || err == -ETIMEDOUT) && h.wrong == 0);
+    heist_transport_abort(h.t);
+    WANT(until(&n->lost, 1) == 0);
+    heist_transport_unref(h.t);
+    heist_conn_close(peer);
+    return 0;
+}
+
+static void pause_that_follows_a_resume_at_once_counts_STRM_36(void **state) {
+    (void)state;
+    struct noted n = {.record = RECORD_INIT, .quiet = 1};
+    must_run(paused_anew, &n);
+    assert_int_equal(n.code, 0);
+}
+
+/* Written to before the connection was made: that is told first all the same, then the pause. */
+static int written_early(void *arg, void **out) {
+    struct noted *n = arg;
+    heist_stream_options opts = HEIST_STREAM_OPTIONS_INIT;
+    heist_conn *peer;
+    heist_transport *t;
+    char *block = calloc(1, 1 << 20);
+    (void)out;
+    if (!block) abort();
+    opts.high_water = 4096;
+    WANT(start(n, &plain, &opts, &peer, &t) == 0);
+    WANT(heist_transport_write(t, block, 1 << 20) == 0);
+    free(block);
+    WANT(until(&n->pauses, 1) == 0);
+    WANT(hear(peer, 1 << 20) == 0 && until(&n->resumes, 1) == 0);
+    heist_transport_close(t);
+    WANT(until(&n->lost, 1) == 0);
+    heist_transport_unref(t);
+    heist_conn_close(peer);
+    return 0;
+}
+
+static void connection_made_comes_before_a_pause_STRM_34(void **state) {
+    (void)state;
+    struct noted n = {.record = RECORD_INIT};
+    must_run(written_early, &n);
+    assert_string_equal(record_text(&n.record), "made lost");
+    assert_int_equal(n.unpaired, 0);
+}
+
 /* Writers on all workers, a peer that reads by fits, callbacks that suspend: never two at once. */
 struct writing {
     heist_transport *t;
@@ -714,6 +796,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(buffer_without_room_is_fatal_STRM_35),
     API_TEST(pause_and_resume_of_writing_come_in_pairs_STRM_36),
     API_TEST(paused_reading_delivers_nothing_and_loses_nothing_STRM_36),
+    API_TEST(pause_that_follows_a_resume_at_once_counts_STRM_36),
+    API_TEST(connection_made_comes_before_a_pause_STRM_34),
     API_TEST(two_callbacks_never_run_at_once_STRM_34),
     API_TEST(cancelled_connection_is_lost_with_that_code_STRM_34),
     API_TEST(close_of_the_runtime_loses_the_connection),
