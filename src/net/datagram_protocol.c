@@ -4,12 +4,13 @@
  * it, whether the task ran or not. */
 #include <heist/error.h>
 #include <heist/task.h>
+#include <stdint.h>
 
 #include "base/alloc.h"
 #include "base/options.h"
 #include "net/datagram.h"
 
-#define SHORT_OF_MEMORY_SECONDS 0.01
+#define SHORT_SECONDS 0.01
 
 struct service {
     heist_datagram_protocol protocol;
@@ -25,6 +26,11 @@ static void service_end(void *arg) {
     heist__free(s);
 }
 
+/* Something is missing, and may be for a while: memory, room in the poller, a descriptor to wait with. */
+static bool may_stay(ptrdiff_t code) {
+    return code == -ENOMEM || code == -ENOBUFS || code == -ENOSPC || code == -EMFILE || code == -ENFILE;
+}
+
 /* What a receipt said, to whom it concerns: 0 to go on, or why it is over. */
 static int deliver(struct service *s, ptrdiff_t n, const heist_addr *from) {
     const heist_datagram_protocol *p = &s->protocol;
@@ -34,8 +40,7 @@ static int deliver(struct service *s, ptrdiff_t n, const heist_addr *from) {
         return 0;
     }
     if (p->error_received) p->error_received(s->user, s->endpoint, n < 0 ? (int)n : -EMSGSIZE);
-    /* Of all errors this one may stay for a while. */
-    return n == -ENOMEM || n == -ENOBUFS ? heist_sleep(SHORT_OF_MEMORY_SECONDS) : 0;
+    return may_stay(n) ? heist_sleep(SHORT_SECONDS) : 0;
 }
 
 static int serve(void *arg, void **out) {
@@ -52,6 +57,7 @@ static int serve(void *arg, void **out) {
 }
 
 static int start(heist_datagram *d, const heist_datagram_protocol *protocol, void *user) {
+    if (d->max_received > PTRDIFF_MAX - sizeof(struct service)) return -ENOMEM;
     struct service *s = heist__alloc(sizeof(*s) + d->max_received);
     if (!s) return -ENOMEM;
     s->protocol = *protocol;

@@ -532,6 +532,12 @@ static int options_scene(void *arg, void **out) {
     SEE_IS(-EINVAL, heist_datagram_recv(NULL, &byte, 1, HEIST_FOREVER));
     SEE_IS(-EINVAL, heist_datagram_sendto(one, NULL, 1, &at, HEIST_FOREVER));
     end(one);
+    heist_datagram_protocol nothing = HEIST_DATAGRAM_PROTOCOL_INIT;
+    opts = (heist_datagram_options)HEIST_DATAGRAM_OPTIONS_INIT;
+    opts.max_received = SIZE_MAX; /* and no less than that */
+    SEE_IS(-ENOMEM, heist_create_datagram_endpoint(&nothing, NULL, &local, NULL, &opts, &bad));
+    opts.max_received = SIZE_MAX - 64;
+    SEE_IS(-ENOMEM, heist_create_datagram_endpoint(&nothing, NULL, &local, NULL, &opts, &bad));
     return 0;
 }
 
