@@ -56,6 +56,8 @@ struct heist_server {
     uint64_t accepted, failed, shortages, pauses;
     int64_t short_until; /* a shortage before this instant is the one that was reported */
     struct heist__link served;
+    unsigned doom; /* HEIST__CUT_…: what a drain has asked, also of a connection that is only now on its way here */
+    int late;      /* connections that came after it */
     struct heist__waitq ended, room;
 
     char *path; /* of the Unix socket's file, or NULL */
@@ -104,6 +106,9 @@ void heist__server_accept_end(void *socket);
 int heist__server_serve(heist_server *s, struct heist__served *record, heist_conn *conn, const heist_addr *peer);
 /* Asks it of all connections that are there now: how many. */
 int heist__server_cut(heist_server *s, unsigned what);
+/* The last word, after the close: also to one that was accepted before it and is not in the list yet.  What `late` was
+ * before is in *late. */
+int heist__server_cut_off(heist_server *s, int *late);
 
 /* server_unix.c */
 int heist__server_bind_path(const heist_addr *addr, const char *path, heist_server *s, heist_listener **out);

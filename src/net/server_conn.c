@@ -82,7 +82,9 @@ static int serve_one(void *arg, void **out) {
     struct heist__served *c = arg;
     heist_server *s = c->server;
     heist_task *self = heist_current_task();
-    apply(NULL, self, install(c, self, NULL) & HEIST__CUT_CANCEL);
+    unsigned cut = install(c, self, NULL);
+    if (c->conn && (cut & HEIST__CUT_ABORT)) cut |= HEIST__CUT_CANCEL; /* there is no stream to abort yet */
+    apply(c->stream, self, cut);
     if (c->conn) {
         int err = open_stream(c);
         if (err) {
@@ -143,6 +145,8 @@ int heist__server_serve(heist_server *s, struct heist__served *c, heist_conn *co
     heist__server_hold(s);
     heist__spin_lock(&s->lock);
     heist__list_push_back(&s->served, &c->link);
+    c->cut = s->doom; /* its task sees to it */
+    if (c->cut) s->late++;
     heist__spin_unlock(&s->lock);
     int err = heist_create_task(serve_one, c, &options, NULL);
     if (!err) return 0;
@@ -198,13 +202,15 @@ static void take_batch(heist_server *s, struct heist__served *mark, struct heist
     heist__spin_unlock(&s->lock);
 }
 
-int heist__server_cut(heist_server *s, unsigned what) {
+static int cut_all(heist_server *s, unsigned what, unsigned doom, int *late) {
     struct heist__served mark = {.server = NULL}, end = {.server = NULL};
     struct batch b;
     int count = 0;
     heist__spin_lock(&s->lock);
     heist__list_push_front(&s->served, &mark.link);
     heist__list_push_back(&s->served, &end.link);
+    s->doom |= doom; /* in the same hold: each connection stands before the end, or comes after this */
+    *late = s->late;
     heist__spin_unlock(&s->lock);
     do {
         take_batch(s, &mark, &end, what, &b);
@@ -221,4 +227,14 @@ int heist__server_cut(heist_server *s, unsigned what) {
     heist__list_remove(&end.link);
     heist__spin_unlock(&s->lock);
     return count;
+}
+
+int heist__server_cut(heist_server *s, unsigned what) {
+    int late;
+    return cut_all(s, what, 0, &late);
+}
+
+int heist__server_cut_off(heist_server *s, int *late) {
+    unsigned what = HEIST__CUT_CANCEL | HEIST__CUT_ABORT;
+    return cut_all(s, what, what, late);
 }

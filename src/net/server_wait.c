@@ -99,8 +99,12 @@ int heist_server_drain(heist_server *s, double deadline) {
     heist_server_close(s);
     err = wait_over(s, heist__ns_from_seconds(deadline));
     if (err == -ETIMEDOUT) {
-        cut = heist__server_cut(s, HEIST__CUT_CANCEL | HEIST__CUT_ABORT);
+        int late;
+        cut = heist__server_cut_off(s, &late);
         err = wait_over(s, INT64_MAX);
+        heist__spin_lock(&s->lock);
+        cut += s->late - late;
+        heist__spin_unlock(&s->lock);
     }
     heist__wait_skipped(heist__self());
     return err ? err : cut;
