@@ -112,6 +112,7 @@ static int accept_one(heist_server *s, heist_listener *l, struct heist__served *
     }
     err = heist__server_serve(s, *spare, conn, &peer);
     if (err) {
+        ++*departures; /* its own is no reason to try again at once */
         *code = err;
         return err == HEIST_ECLOSED ? err : 1;
     }

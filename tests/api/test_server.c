@@ -1538,6 +1538,66 @@ static void each_failing_allocation_is_survived(void **state) {
     assert_true(n > 5);
 }
 
+/* No memory for a connection that was taken already: it is lost, and its end is no reason to take the next at once. */
+struct loss {
+    double reported, began;
+    _Atomic(int) reports, handlers;
+};
+
+static void note_loss(heist_loop *loop, const heist_report *report, void *user) {
+    struct loss *l = user;
+    (void)loop;
+    if (strcmp(report->message, "a server cannot accept connections now") != 0) return;
+    l->reported = heist_time();
+    l->reports++;
+}
+
+static int note_handler(heist_stream *s, void *user) {
+    struct loss *l = user;
+    (void)s;
+    l->began = heist_time();
+    l->handlers++;
+    return 0;
+}
+
+static int lose_one(void *arg, void **out) {
+    struct loss *l = arg;
+    heist_server *server;
+    heist_addr where;
+    (void)out;
+    for (int n = 1, lost = 0; !lost; n++) { /* which allocation is it? */
+        heist_server_stats stats = HEIST_SERVER_STATS_INIT;
+        l->reports = l->handlers = 0;
+        WANT(n < 20 && start_local(note_handler, l, NULL, &server, &where) == 0);
+        int first = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int second = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        WANT(first >= 0 && second >= 0);
+        harness_fail_allocation(n, false);
+        WANT(connect(first, (struct sockaddr *)&where.storage, where.length) == 0);
+        int err = 0;
+        while (err == 0 && !l->reports && !l->handlers) err = heist_sleep(0.001);
+        harness_fail_allocation(0, false);
+        WANT(heist_server_get_stats(server, &stats) == 0);
+        lost = err == 0 && l->reports && stats.accepted == 1;
+        if (lost) {
+            WANT(connect(second, (struct sockaddr *)&where.storage, where.length) == 0);
+            WANT(until(&l->handlers, 1) == 0);
+            WANT(l->began - l->reported >= 0.5);
+        }
+        close(first);
+        close(second);
+        WANT(heist_server_drain(server, 0) >= 0);
+        heist_server_unref(server);
+    }
+    return 0;
+}
+
+static void loss_of_a_connection_is_followed_by_a_pause_STRM_31(void **state) {
+    (void)state;
+    struct loss l = {0};
+    must_run_with(lose_one, &l, note_loss, &l);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(each_connection_gets_a_handler_with_a_stream_STRM_23),
     API_TEST(accepted_connections_do_without_nagle_STRM_37),
@@ -1572,6 +1632,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(forked_child_touches_nothing_of_the_server),
     API_TEST(stream_may_be_made_by_the_user_and_refused),
     API_TEST(each_failing_allocation_is_survived),
+    API_TEST(loss_of_a_connection_is_followed_by_a_pause_STRM_31),
 };
 
 int main(void) { return HARNESS_MAIN("server", tests); }
