@@ -43,8 +43,7 @@ typedef struct heist_dns_options {
 
 /* Reads the system's settings, once.
  * Context: any; without a loop in opts: task or callback.  Suspends: never.  Ownership: *out is one reference; it
- * keeps the loop's memory (a runtime that is dropped with a resolver of its own still installed, and never closed, is
- * not freed).
+ * keeps the loop, but not when it is only installed there.
  * Errors: -EINVAL (also servers that cannot be read), HEIST_ENOLOOP, HEIST_ECLOSED, -ENOMEM, HEIST_ENAMEFAIL (the
  * system's settings cannot be read). */
 HEIST_DNS_API int heist_dns_new(const heist_dns_options *opts, heist_dns **out) HEIST_NODISCARD;

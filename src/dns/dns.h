@@ -7,10 +7,12 @@
  * on other workers never wait for it: they take `lock` alone, for moments, and post.  Order: channel_lock, then lock;
  * no code of the user's runs under either.
  *
- * References, counted under `lock`: the users', one of each look-up inside, and one of each thing that stands on the
- * loop (a start, a tick, a watched socket), given back by its arg_free.  While a query is under way there is a start or
- * a tick on the loop, so the close of the loop is always noticed: their arg_free runs without their having run, or
- * having been cancelled by us, and that shuts the resolver. */
+ * References, counted under `lock`: the users' together have one, as has each thing that stands on the loop (a start, a
+ * tick, a watched socket, given back by its arg_free) or in its runtime (the installed resolver, a look-up by way of
+ * it).  The users have one of the loop, too; what stands on it has none, for that would keep what ends it.
+ *
+ * While a query is under way there is a start or a tick on the loop, so the close of the loop is always noticed: their
+ * arg_free runs without their having run, or having been cancelled by us, and that shuts the resolver. */
 #ifndef HEIST_DNS_DNS_H
 #define HEIST_DNS_DNS_H
 
@@ -19,6 +21,7 @@
 #include <heist/error.h>
 #include <heist/future.h>
 #include <heist/loop.h>
+#include <heist/runtime.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/types.h>
@@ -83,7 +86,7 @@ struct heist_dns {
     int socket_error; /* why the last socket could not be made, when the system was short of something; else 0 */
 
     pthread_mutex_t lock; /* of what follows */
-    unsigned refs;
+    unsigned refs, users;
     bool closed;
     struct heist__link pending, kept;
     size_t kept_count, pending_count;
@@ -97,6 +100,9 @@ struct heist_dns {
 int heist__dns_start(heist_dns *d, struct heist__dns_query *q);
 /* One that could not be started ends with that code. */
 void heist__dns_refuse(heist_dns *d, struct heist__dns_query *q, int code);
+/* References that do not keep the loop. */
+heist_dns *heist__dns_hold(heist_dns *d);
+void heist__dns_drop(heist_dns *d);
 /* Everything ends now. */
 void heist__dns_shut(heist_dns *d);
 bool heist__dns_forked(const heist_dns *d);

@@ -74,7 +74,7 @@ static void tick_free(void *arg) {
     if (orphan) heist__dns_shut(d);
     heist_handle_unref(t->handle);
     free(t);
-    heist_dns_unref(d);
+    heist__dns_drop(d);
 }
 
 static int on_tick(void *arg);
@@ -82,14 +82,14 @@ static int on_tick(void *arg);
 static int tick_arm(heist_dns *d, double when) {
     struct heist__dns_tick *t = malloc(sizeof(*t));
     if (!t) return -ENOMEM;
-    *t = (struct heist__dns_tick){heist_dns_ref(d), NULL, when, false};
+    *t = (struct heist__dns_tick){heist__dns_hold(d), NULL, when, false};
     heist_call_options opts = HEIST_CALL_OPTIONS_INIT;
     opts.arg_free = tick_free;
     opts.name = "name servers' time limits";
     int err = heist_loop_call_at(d->loop, when, on_tick, t, &opts, &t->handle);
     if (err) {
         free(t);
-        heist_dns_unref(d);
+        heist__dns_drop(d);
         return err;
     }
     d->tick = t;
@@ -127,7 +127,7 @@ static int on_tick(void *arg) {
 
 /* A socket is ready. */
 static int serve(const struct watch *w, ares_socket_t readable, ares_socket_t writable) {
-    heist_dns *d = heist_dns_ref(w->dns); /* the watch may go meanwhile */
+    heist_dns *d = heist__dns_hold(w->dns); /* the watch may go meanwhile */
     heist_handle *old = NULL;
     pthread_mutex_lock(&d->channel_lock);
     if (d->channel) {
@@ -136,7 +136,7 @@ static int serve(const struct watch *w, ares_socket_t readable, ares_socket_t wr
     }
     pthread_mutex_unlock(&d->channel_lock);
     cancel_handle(old);
-    heist_dns_unref(d);
+    heist__dns_drop(d);
     return 0;
 }
 
@@ -154,7 +154,7 @@ static void watch_free(void *arg) {
     struct watch *w = arg;
     heist_dns *d = w->dns;
     free(w);
-    heist_dns_unref(d);
+    heist__dns_drop(d);
 }
 
 typedef int add_fn(heist_loop *loop, int fd, heist_callback_fn fn, void *arg, const heist_call_options *opts);
@@ -163,7 +163,7 @@ typedef int add_fn(heist_loop *loop, int fd, heist_callback_fn fn, void *arg, co
 static void watch(heist_dns *d, int fd, add_fn *add, heist_callback_fn fn) {
     struct watch *w = malloc(sizeof(*w));
     if (!w) return;
-    *w = (struct watch){heist_dns_ref(d), fd};
+    *w = (struct watch){heist__dns_hold(d), fd};
     heist_call_options opts = HEIST_CALL_OPTIONS_INIT;
     opts.arg_free = watch_free;
     opts.name = "a name server's socket";
@@ -254,20 +254,20 @@ static void start_free(void *arg) {
     heist_dns *d = s->dns;
     if (!s->ran) heist__dns_shut(d); /* the loop closes */
     free(s);
-    heist_dns_unref(d);
+    heist__dns_drop(d);
 }
 
 int heist__dns_start(heist_dns *d, struct heist__dns_query *q) {
     struct start *s = malloc(sizeof(*s));
     if (!s) return -ENOMEM;
-    *s = (struct start){heist_dns_ref(d), q, false};
+    *s = (struct start){heist__dns_hold(d), q, false};
     heist_call_options opts = HEIST_CALL_OPTIONS_INIT;
     opts.arg_free = start_free;
     opts.name = "a name look-up";
     int err = heist_loop_call_soon_threadsafe(d->loop, on_start, s, &opts, NULL);
     if (err) {
         free(s);
-        heist_dns_unref(d);
+        heist__dns_drop(d);
     }
     return err;
 }
@@ -334,7 +334,6 @@ static void destroy(heist_dns *d) {
     pthread_mutex_destroy(&d->lock);
     pthread_mutex_destroy(&d->channel_lock);
     heist_unref(d->ready);
-    heist_loop_unref(d->loop);
     free(d);
 }
 
@@ -361,7 +360,7 @@ int heist_dns_new(const heist_dns_options *opts, heist_dns **out) {
     d->loop = heist_loop_ref(loop);
     d->ready = ready;
     d->pid = getpid();
-    d->refs = 1;
+    d->refs = d->users = 1;
     d->cache_entries = opts->cache_entries;
     d->max_ttl = opts->cache_max_ttl > 0 ? opts->cache_max_ttl : DAY;
     d->negative_ttl = opts->cache_negative_ttl;
@@ -372,17 +371,33 @@ int heist_dns_new(const heist_dns_options *opts, heist_dns **out) {
     for (size_t i = 0; i < HEIST__DNS_BUCKETS; i++) heist__list_init(&d->table[i]);
     err = open_channel(d, opts);
     if (err) {
-        destroy(d);
+        heist_dns_unref(d);
         return err;
     }
     *out = d;
     return 0;
 }
 
+heist_dns *heist__dns_hold(heist_dns *d) {
+    if (heist__dns_forked(d)) return d;
+    pthread_mutex_lock(&d->lock);
+    d->refs++;
+    pthread_mutex_unlock(&d->lock);
+    return d;
+}
+
+void heist__dns_drop(heist_dns *d) {
+    if (heist__dns_forked(d)) return; /* a child's copy is the parent's */
+    pthread_mutex_lock(&d->lock);
+    bool last = --d->refs == 0;
+    pthread_mutex_unlock(&d->lock);
+    if (last) destroy(d);
+}
+
 heist_dns *heist_dns_ref(heist_dns *d) {
     if (!d || heist__dns_forked(d)) return d;
     pthread_mutex_lock(&d->lock);
-    d->refs++;
+    d->users++;
     pthread_mutex_unlock(&d->lock);
     return d;
 }
@@ -390,9 +405,12 @@ heist_dns *heist_dns_ref(heist_dns *d) {
 void heist_dns_unref(heist_dns *d) {
     if (!d || heist__dns_forked(d)) return; /* a child's copy is the parent's */
     pthread_mutex_lock(&d->lock);
-    bool last = --d->refs == 0;
+    bool last = --d->users == 0;
+    heist_loop *loop = d->loop;
     pthread_mutex_unlock(&d->lock);
-    if (last) destroy(d);
+    if (!last) return;
+    heist__dns_drop(d);
+    heist_loop_unref(loop); /* may end it, and a resolver that is installed there */
 }
 
 void heist__dns_shut(heist_dns *d) {
@@ -430,14 +448,22 @@ static int reverse_op(void *self, const heist_addr *addr, double deadline, char 
     return heist_dns_reverse(self, addr, deadline, name, size);
 }
 static void release_op(void *self) { heist_dns_unref(self); }
+static void release_own_op(void *self) { heist__dns_drop(self); }
 
 int heist_dns_install(heist_dns *d, heist_loop *loop) {
     if (!d) return -EINVAL;
+    if (heist__dns_forked(d)) return HEIST_EFORKED;
+    if (!loop) {
+        int err = heist_get_running_loop(&loop);
+        if (err) return err;
+    }
+    /* In the runtime of its loop it is one of the things that stand there: else neither would ever go. */
+    bool own = heist_loop_runtime(loop) == heist_loop_runtime(d->loop);
     heist_resolver_ops ops = HEIST_RESOLVER_OPS_INIT;
     ops.lookup = lookup_op;
     ops.reverse = reverse_op;
-    ops.release = release_op;
-    int err = heist_loop_set_resolver(loop, &ops, heist_dns_ref(d));
-    if (err) heist_dns_unref(d);
+    ops.release = own ? release_own_op : release_op;
+    int err = heist_loop_set_resolver(loop, &ops, own ? heist__dns_hold(d) : heist_dns_ref(d));
+    if (err) ops.release(d);
     return err;
 }

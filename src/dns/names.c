@@ -326,7 +326,6 @@ static int ask_and_wait(heist_dns *d, const struct call *c, struct heist__dns_an
     if (err) return err;
     pthread_mutex_lock(&d->lock);
     int joined = join(d, c, &w, &start);
-    if (!joined) d->refs++;
     pthread_mutex_unlock(&d->lock);
     if (joined < 0) err = joined;
     if (!joined) {
@@ -337,7 +336,6 @@ static int ask_and_wait(heist_dns *d, const struct call *c, struct heist__dns_an
         heist__list_remove(&w.link);
         if (err) answer_unref(w.answer);
         pthread_mutex_unlock(&d->lock);
-        heist_dns_unref(d);
     }
     heist_unref(w.future);
     if (err) return err;
@@ -349,6 +347,46 @@ static void give_back(heist_dns *d, struct heist__dns_answer *a) {
     pthread_mutex_lock(&d->lock);
     answer_unref(a);
     pthread_mutex_unlock(&d->lock);
+}
+
+/* A call inside is a user; but without any, it is a task of the loop's runtime, which it keeps anyway. */
+static bool enter(heist_dns *d) {
+    pthread_mutex_lock(&d->lock);
+    bool as_user = d->users > 0;
+    if (as_user) d->users++;
+    else d->refs++;
+    pthread_mutex_unlock(&d->lock);
+    return as_user;
+}
+
+static void leave(heist_dns *d, bool as_user) {
+    if (as_user) heist_dns_unref(d);
+    else heist__dns_drop(d);
+}
+
+static int look_up(heist_dns *d, const struct call *c, unsigned flags, heist_addrinfo_list **out) {
+    struct heist__dns_answer *a = NULL;
+    int err = ask_and_wait(d, c, &a);
+    if (err) return err;
+    heist_addrinfo_list *list;
+    err = heist_addrinfo_list_new(a->count, flags & HEIST_AI_CANONNAME ? a->name : NULL, &list);
+    if (!err) {
+        for (size_t i = 0; i < a->count; i++) list->at[i].addr = a->at[i];
+        *out = list;
+    }
+    give_back(d, a);
+    return err;
+}
+
+static int look_back(heist_dns *d, const struct call *c, char *name, size_t size) {
+    struct heist__dns_answer *a = NULL;
+    int err = ask_and_wait(d, c, &a);
+    if (err) return err;
+    size_t length = strlen(a->name);
+    if (length >= size || length >= PTR_NAME_BYTES) err = -EOVERFLOW;
+    else memcpy(name, a->name, length + 1);
+    give_back(d, a);
+    return err;
 }
 
 int heist_dns_lookup(heist_dns *d, const char *host, int family, unsigned flags, double deadline,
@@ -363,16 +401,9 @@ int heist_dns_lookup(heist_dns *d, const char *host, int family, unsigned flags,
     for (size_t i = 0; i < length; i++)
         if (name[i] >= 'A' && name[i] <= 'Z') name[i] = (char)(name[i] + ('a' - 'A'));
     struct call c = {name, NULL, family, deadline};
-    struct heist__dns_answer *a = NULL;
-    int err = ask_and_wait(d, &c, &a);
-    if (err) return err;
-    heist_addrinfo_list *list;
-    err = heist_addrinfo_list_new(a->count, flags & HEIST_AI_CANONNAME ? a->name : NULL, &list);
-    if (!err) {
-        for (size_t i = 0; i < a->count; i++) list->at[i].addr = a->at[i];
-        *out = list;
-    }
-    give_back(d, a);
+    bool as_user = enter(d);
+    int err = look_up(d, &c, flags, out);
+    leave(d, as_user);
     return err;
 }
 
@@ -384,13 +415,9 @@ int heist_dns_reverse(heist_dns *d, const heist_addr *addr, double deadline, cha
         return -EAFNOSUPPORT;
     if (heist__dns_forked(d)) return HEIST_EFORKED;
     struct call c = {NULL, addr, family, deadline};
-    struct heist__dns_answer *a = NULL;
-    int err = ask_and_wait(d, &c, &a);
-    if (err) return err;
-    size_t length = strlen(a->name);
-    if (length >= size || length >= PTR_NAME_BYTES) err = -EOVERFLOW;
-    else memcpy(name, a->name, length + 1);
-    give_back(d, a);
+    bool as_user = enter(d);
+    int err = look_back(d, &c, name, size);
+    leave(d, as_user);
     return err;
 }
 

@@ -652,6 +652,93 @@ static void an_installed_resolver_answers_getaddrinfo_and_goes_with_the_runtime(
 }
 
 /* What stands on getaddrinfo asks it too. */
+static _Atomic(int) freed, reports;
+static void count_free(void *arg) {
+    (void)arg;
+    freed++;
+}
+static void count_report(heist_loop *loop, const heist_report *report, void *user) {
+    (void)loop, (void)report, (void)user;
+    reports++;
+}
+static int never(void *arg) {
+    (void)arg;
+    abort();
+}
+
+/* A callback that would come in an hour, whose argument tells when its loop is closed. */
+static void leave_word(heist_loop *loop) {
+    heist_call_options opts = HEIST_CALL_OPTIONS_INIT;
+    opts.arg_free = count_free;
+    assert_int_equal(heist_loop_set_exception_handler(loop, count_report, NULL), 0);
+    assert_int_equal(heist_loop_call_later(loop, 3600, never, &freed, &opts, NULL), 0);
+}
+
+static int asks_in_vain(void *arg, void **out) {
+    heist_addrinfo_list *list = NULL;
+    (void)out;
+    *(int *)arg = heist_getaddrinfo("x.test", "80", NULL, HEIST_FOREVER, &list);
+    return 0;
+}
+
+/* It does not keep what keeps it: loops and runtimes that are dropped, never closed. */
+static void a_resolver_installed_on_its_own_loop_does_not_keep_it(void **state) {
+    (void)state;
+    heist_dns_options opts = HEIST_DNS_OPTIONS_INIT;
+    heist_dns *dns = NULL;
+    opts.flags = HEIST_DNS_NO_SEARCH | HEIST_DNS_NO_HOSTS;
+    opts.servers = "127.0.0.1:1";
+    freed = reports = 0;
+    heist_loop *loop = NULL;
+    assert_int_equal(heist_loop_new(NULL, &loop), 0);
+    leave_word(loop);
+    opts.loop = loop;
+    assert_int_equal(heist_dns_new(&opts, &dns), 0);
+    assert_int_equal(heist_dns_install(dns, loop), 0);
+    heist_loop_unref(loop);
+    assert_int_equal(freed, 0); /* a user's reference keeps the loop */
+    heist_dns_unref(dns);
+    assert_int_equal(freed, 1);
+    assert_int_equal(reports, 1); /* that it was not closed */
+
+    heist_runtime *rt = harness_runtime(0);
+    loop = heist_runtime_loop(rt, 0);
+    leave_word(loop);
+    opts.loop = loop;
+    assert_int_equal(heist_dns_new(&opts, &dns), 0);
+    assert_int_equal(heist_dns_install(dns, loop), 0);
+    heist_dns_unref(dns);
+    heist_task *t;
+    int answer = 0;
+    assert_int_equal(heist_runtime_run_coroutine(rt, asks_in_vain, &answer, NULL, &t), 0);
+    assert_int_equal(heist_await(t, NULL), 0);
+    assert_int_equal(answer, HEIST_ETRYAGAIN);
+    heist_unref(t);
+    heist_runtime_unref(rt);
+    while (freed < 2) heist_sleep(0.001);
+}
+
+static int drop_under_a_query(struct world *w) {
+    struct asking a[2] = {{w, "a.late.test", 0}, {w, "b.late.test", 0}};
+    heist_task *t[2];
+    for (int i = 0; i < 2; i++) EXPECT(heist_create_task(ask_one, &a[i], NULL, &t[i]) == 0);
+    while (stats_of(w).lookups < 2) EXPECT(heist_sleep(0.0005) == 0);
+    heist_dns_unref(w->dns);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+        EXPECT(a[i].result == 2);
+    }
+    return 0;
+}
+
+static void lookups_under_way_outlive_the_last_reference(void **state) {
+    (void)state;
+    struct world w = new_world();
+    w.keep = true;
+    assert_int_equal(run_world(&w, drop_under_a_query), 0);
+}
+
 static int open_by_name(struct world *w) {
     heist_addr addr;
     heist_listener *listener = NULL;
@@ -909,6 +996,8 @@ static const struct CMUnitTest tests[] = {
     API_TEST(a_time_to_live_ends_in_seconds),
     API_TEST(a_full_cache_forgets_what_was_not_used_for_longest),
     API_TEST(an_installed_resolver_answers_getaddrinfo_and_goes_with_the_runtime),
+    API_TEST(a_resolver_installed_on_its_own_loop_does_not_keep_it),
+    API_TEST(lookups_under_way_outlive_the_last_reference),
     API_TEST(open_connection_asks_the_installed_resolver),
     API_TEST(one_resolver_serves_tasks_of_all_runtimes_and_threads),
     API_TEST(without_a_descriptor_the_lookup_says_so),
