@@ -30,7 +30,7 @@ typedef struct heist_server heist_server;
  * The stream is the server's.  When the handler returns, it is closed: what was written is still sent, and the
  * connection counts until that is done.  A handler that has taken a reference (heist_stream_ref) and returns
  * HEIST_SERVER_KEEP leaves the stream open: the connection is then the holder's, who closes it, and the server forgets
- * it.
+ * it: it counts no more, for max_connections neither.
  * A negative code closes the stream in any case and is reported to the exception handler, with heist_fail's words
  * and the peer's address; not reported is -ECANCELED, nor HEIST_ECLOSED after heist_server_close_clients,
  * _abort_clients or _drain have closed this connection.  The server goes on. */
@@ -43,7 +43,7 @@ typedef int (*heist_serve_fn)(heist_stream *stream, void *user);
 typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out);
 
 #define HEIST_SERVER_PAUSED 0x1u /* bound, but listens only after start_serving or serve_forever */
-/* A listening socket for each worker.  The kernel spreads connections over them by lot, and those at the socket of a
+/* A listening socket for each worker, on an address that others of the same user may share likewise.  The kernel spreads connections over them by lot, and those at the socket of a
  * worker that is held wait until it is free.  Without it the worker that accepts begins most handlers, and the others
  * steal some when it falls behind. */
 #define HEIST_SERVER_REUSEPORT 0x2u
@@ -86,6 +86,15 @@ HEIST_API int heist_start_server_at(heist_serve_fn handler, void *user, const he
  * never. */
 HEIST_API int heist_start_unix_server(heist_serve_fn handler, void *user, const char *path,
                                       const heist_server_options *opts, heist_server **out);
+
+/* Listens on a stream socket of your own, of any family: bound, perhaps listening already (from a supervisor, or with
+ * options of yours).  HEIST_SERVER_REUSEPORT has no effect here, and the file of a Unix socket is left.
+ * Context: task.  Suspends: never.  Ownership: fd is the server's on success only; it is then non-blocking, and closed
+ * with the server.
+ * Errors: also -EBADF, -ENOTSOCK, -EPROTOTYPE (no stream socket), -EINVAL (not bound, or connected), -EBUSY (it belongs
+ * to somebody, or a call of heist/socket.h on it is in progress). */
+HEIST_API int heist_start_server_fd(heist_serve_fn handler, void *user, int fd, const heist_server_options *opts,
+                                    heist_server **out);
 
 /* Context: any.  Suspends: never.  NULL is allowed in unref.  The last unref of a server that never began to serve
  * closes it. */

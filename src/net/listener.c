@@ -13,6 +13,7 @@
 #include "base/sys.h"
 #include "conc/self.h"
 #include "io/fd.h"
+#include "loop/fds.h"
 #include "net/conn.h"
 #include "net/listener.h"
 
@@ -20,6 +21,8 @@ struct heist_listener {
     struct heist__reg *reg;
     int fd;
     bool is_tcp;
+    bool given; /* the descriptor goes back to who gave it */
+    int flags;  /* of such a one, as they were */
 };
 
 #define DEFAULT_BACKLOG 4096
@@ -45,6 +48,12 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
     return heist__sys_bind(fd, (const struct sockaddr *)&addr->storage, addr->length);
 }
 
+static void dispose(void *owner, int fd) {
+    heist_listener *l = owner;
+    if (!l->given) heist__sys_close(fd);
+    heist__free(l);
+}
+
 int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener **out) {
     heist_listener *l = heist__zalloc(sizeof(*l));
     if (!l) return -ENOMEM;
@@ -53,7 +62,7 @@ int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener 
     if (err >= 0) {
         l->fd = err;
         err = set_up_and_bind(l->fd, addr, flags);
-        if (!err && !(l->reg = heist__reg_new(l->fd, l, heist__fd_dispose))) err = -ENOMEM;
+        if (!err && !(l->reg = heist__reg_new(l->fd, l, dispose))) err = -ENOMEM;
         if (err) heist__sys_close(l->fd);
     }
     if (err) {
@@ -62,6 +71,41 @@ int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener 
     }
     *out = l;
     return 0;
+}
+
+int heist__listener_take(int fd, heist_listener **out) {
+    int type = 0, family = 0;
+    socklen_t size = sizeof(type);
+    if (fd < 0) return -EBADF;
+    int err = heist__sys_getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size);
+    if (!err) err = heist__sys_getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size);
+    if (err) return err;
+    if (type != SOCK_STREAM) return -EPROTOTYPE;
+    if (heist__fds_owned(fd, true)) return -EBUSY;
+    heist_listener *l = heist__zalloc(sizeof(*l));
+    if (!l) return -ENOMEM;
+    l->fd = fd;
+    l->is_tcp = family != AF_UNIX;
+    l->flags = heist__sys_flags(fd);
+    err = l->flags < 0 ? l->flags : heist__sys_set_flags(fd, l->flags | O_NONBLOCK);
+    if (!err && !(l->reg = heist__reg_new(fd, l, dispose))) {
+        (void)heist__sys_set_flags(fd, l->flags);
+        err = -ENOMEM;
+    }
+    if (err) {
+        heist__free(l);
+        return err;
+    }
+    if (l->is_tcp) (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    *out = l;
+    return 0;
+}
+
+void heist__listener_give_back(heist_listener *l) {
+    if (heist__forked()) return;
+    (void)heist__sys_set_flags(l->fd, l->flags);
+    l->given = true;
+    heist_listener_close(l);
 }
 
 int heist__listener_begin(heist_listener *l, int backlog) {

@@ -9,6 +9,10 @@
 
 /* Bound to the address, not listening yet. */
 int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener **out);
+/* Takes a stream socket over, which may be listening: 0; or -EBADF, -ENOTSOCK, -EPROTOTYPE, -EBUSY, -ENOMEM.  One that
+ * nobody has held can be given back, as it was. */
+int heist__listener_take(int fd, heist_listener **out);
+void heist__listener_give_back(heist_listener *l);
 /* 0: the default. */
 int heist__listener_begin(heist_listener *l, int backlog);
 

@@ -144,7 +144,7 @@ static int bind_one(heist_server *s, const heist_addr *addr, in_port_t port, uns
 static int bind_all(heist_server *s, const heist_addr *addrs, size_t count, unsigned each, bool optional) {
     in_port_t port = 0;
     int err = 0, missing = 0;
-    unsigned flags = HEIST_LISTEN_V6ONLY | (each > 1 ? HEIST_LISTEN_REUSEPORT : 0);
+    unsigned flags = HEIST_LISTEN_V6ONLY | (s->opts.flags & HEIST_SERVER_REUSEPORT ? HEIST_LISTEN_REUSEPORT : 0);
     for (size_t i = 0; i < count && !err; i++) {
         heist_addr addr = addrs[i];
         unsigned group = port_of(&addr) ? each : 1;
@@ -176,7 +176,9 @@ static bool chooses_port(const heist_addr *addrs, size_t count) {
 }
 
 static int start(heist_server *s, heist_server **out) {
-    if (!(s->opts.flags & HEIST_SERVER_PAUSED)) {
+    if (s->opts.flags & HEIST_SERVER_PAUSED) {
+        s->lent = false; /* it cannot fail from here on */
+    } else {
         int err = heist_server_start_serving(s);
         if (err) {
             /* Nothing of the user's is freed: the caller still owns it. */
@@ -253,6 +255,36 @@ int heist_start_unix_server(heist_serve_fn handler, void *user, const char *path
     return start(s, out);
 }
 
+/* An address: a port, or a name. */
+static bool is_bound(heist_addr *a) {
+    in_port_t *port = port_of(a);
+    return port ? *port != 0 : a->length > sizeof(sa_family_t);
+}
+
+int heist_start_server_fd(heist_serve_fn handler, void *user, int fd, const heist_server_options *o,
+                          heist_server **out) {
+    int err = may_start(handler, o);
+    if (err) return err;
+    heist_server *s = make(handler, user, o, 1);
+    if (!s) return -ENOMEM;
+    struct heist__server_socket *k = &s->sockets[0];
+    err = heist__listener_take(fd, &k->listener);
+    if (!err) {
+        err = heist_listener_addr(k->listener, &k->addr);
+        if (!err && !is_bound(&k->addr)) err = heist_fail(-EINVAL, "the descriptor %d is not bound to an address", fd);
+        if (err) heist__listener_give_back(k->listener);
+    }
+    if (err) {
+        unmake(s);
+        return err;
+    }
+    k->server = s;
+    k->worker = -1;
+    s->count = 1;
+    s->lent = true;
+    return start(s, out);
+}
+
 /* ---- starting and closing ---- */
 
 static int listen_all(heist_server *s) {
@@ -292,7 +324,8 @@ static int start_task(heist_server *s, struct heist__server_socket *k) {
 
 static void stop_all(heist_server *s) {
     heist__server_remove_path(s);
-    for (unsigned i = 0; i < s->count; i++) heist__listener_stop(s->sockets[i].listener);
+    for (unsigned i = 0; i < s->count; i++)
+        (s->lent ? heist__listener_give_back : heist__listener_stop)(s->sockets[i].listener);
 }
 
 int heist_server_start_serving(heist_server *s) {
@@ -313,6 +346,7 @@ int heist_server_start_serving(heist_server *s) {
 
     struct heist__waitnode *ended = NULL;
     heist__spin_lock(&s->lock);
+    if (!err) s->lent = false;
     if (s->state == HEIST__SERVER_IS_STARTING) {
         s->state = err ? HEIST__SERVER_IS_CLOSED : HEIST__SERVER_IS_SERVING;
         if (err) ended = heist__waitq_claim_all(&s->ended, 0);

@@ -49,6 +49,7 @@ struct heist_server {
 
     struct heist__spin lock;
     int state;
+    bool lent;    /* the descriptor goes back when it cannot be served: until somebody else knows of the server */
     bool forever; /* a task is in serve_forever */
     unsigned busy;
     size_t connections;

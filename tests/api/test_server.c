@@ -1489,6 +1489,113 @@ static void stream_may_be_made_by_the_user_and_refused(void **state) {
     assert_string_equal(record_text(&reports.record), "a connection could not be opened");
 }
 
+/* ---- a socket of the user's ---- */
+
+static int stream_socket(int family) { return socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0); }
+
+/* fd must still be ours, blocking, and owned by nobody. */
+static bool untouched(int fd) {
+    int flags = fcntl(fd, F_GETFL);
+    return flags >= 0 && !(flags & O_NONBLOCK) && heist_fd_wait(fd, HEIST_READABLE, 0) != -EBUSY;
+}
+
+static int own_socket(void *arg, void **out) {
+    struct counts *c = arg;
+    heist_server *server = NULL;
+    heist_addr where, told;
+    heist_server_options opts = HEIST_SERVER_OPTIONS_INIT;
+    (void)out;
+    for (int kind = 0; kind < 4; kind++) { /* listening or not; paused or not */
+        int fd = stream_socket(AF_INET);
+        WANT(heist_addr_parse("127.0.0.1:0", &where) == 0);
+        WANT(fd >= 0 && bind(fd, (struct sockaddr *)&where.storage, where.length) == 0);
+        WANT(getsockname(fd, (struct sockaddr *)&where.storage, &where.length) == 0);
+        if (kind & 1) WANT(listen(fd, 16) == 0);
+        opts.flags = kind & 2 ? HEIST_SERVER_PAUSED : 0;
+        WANT(heist_start_server_fd(echo, c, fd, &opts, &server) == 0);
+        WANT(heist_start_server_fd(echo, c, fd, &opts, NULL) == -EBUSY);
+        WANT(heist_server_sockets(server, &told, 1) == 1);
+        WANT(told.length == where.length && memcmp(&told.storage, &where.storage, where.length) == 0);
+        WANT(heist_server_is_serving(server) == !(kind & 2));
+        WANT(heist_server_start_serving(server) == 0);
+        WANT(ask(&where, NULL) == 0);
+        WANT(finish(server) == 0);
+        WANT(fcntl(fd, F_GETFD) == -1); /* closed with its server */
+        heist_conn *conn;
+        WANT(heist_connect(&where, LIMIT, &conn) == -ECONNREFUSED);
+    }
+    return 0;
+}
+
+static int unfit_sockets(void *arg, void **out) {
+    struct counts *c = arg;
+    heist_server *server = NULL;
+    heist_addr where;
+    int fd = stream_socket(AF_INET), pair[2], pipes[2];
+    (void)out;
+    WANT(heist_start_server_fd(NULL, c, fd, NULL, &server) == -EINVAL);
+    WANT(heist_start_server_fd(echo, c, fd, NULL, &server) == -EINVAL && untouched(fd)); /* not bound */
+    close(fd);
+    WANT(heist_start_server_fd(echo, c, -1, NULL, &server) == -EBADF);
+    WANT(heist_start_server_fd(echo, c, fd, NULL, &server) == -EBADF);
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    WANT(heist_start_server_fd(echo, c, fd, NULL, &server) == -EPROTOTYPE && untouched(fd));
+    close(fd);
+    WANT(pipe2(pipes, O_CLOEXEC) == 0);
+    WANT(heist_start_server_fd(echo, c, pipes[0], NULL, &server) == -ENOTSOCK && untouched(pipes[0]));
+    close(pipes[0]);
+    close(pipes[1]);
+    WANT(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    WANT(heist_start_server_fd(echo, c, pair[0], NULL, &server) == -EINVAL && untouched(pair[0]));
+    close(pair[0]);
+    close(pair[1]);
+    /* One that is bound, and cannot listen any more: only the start finds out, and it comes back. */
+    heist_listener *l;
+    WANT(heist_addr_parse("127.0.0.1:0", &where) == 0 && heist_listen(&where, NULL, &l) == 0);
+    WANT(heist_listener_addr(l, &where) == 0);
+    fd = stream_socket(AF_INET);
+    WANT(connect(fd, (struct sockaddr *)&where.storage, where.length) == 0);
+    WANT(heist_start_server_fd(echo, c, fd, NULL, &server) == -EINVAL && untouched(fd) && !server);
+    WANT(write(fd, "x", 1) == 1);
+    close(fd);
+    heist_listener_close(l);
+    return 0;
+}
+
+static void server_takes_a_socket_of_the_users_over(void **state) {
+    (void)state;
+    struct counts c = {0};
+    must_run(own_socket, &c);
+}
+
+static void unfit_socket_is_refused_and_left_alone(void **state) {
+    (void)state;
+    struct counts c = {0};
+    must_run(unfit_sockets, &c);
+}
+
+/* An address that is shared, with whomever and however many workers there are. */
+static int shared_address(void *arg, void **out) {
+    struct counts *c = arg;
+    heist_server *one, *two;
+    heist_addr where;
+    heist_server_options opts = HEIST_SERVER_OPTIONS_INIT;
+    (void)out;
+    opts.flags = HEIST_SERVER_REUSEPORT;
+    WANT(start_local(echo, c, &opts, &one, &where) == 0);
+    WANT(heist_start_server_at(echo, c, &where, 1, &opts, &two) == 0);
+    WANT(ask(&where, NULL) == 0);
+    WANT(finish(one) == 0);
+    WANT(ask(&where, NULL) == 0);
+    return finish(two);
+}
+
+static void servers_may_share_an_address(void **state) {
+    (void)state;
+    struct counts c = {0};
+    must_run(shared_address, &c);
+}
+
 /* ---- without memory ---- */
 
 static int scarce(void *arg, void **out) {
@@ -1631,6 +1738,9 @@ static const struct CMUnitTest tests[] = {
     API_TEST(callback_may_not_wait),
     API_TEST(forked_child_touches_nothing_of_the_server),
     API_TEST(stream_may_be_made_by_the_user_and_refused),
+    API_TEST(server_takes_a_socket_of_the_users_over),
+    API_TEST(unfit_socket_is_refused_and_left_alone),
+    API_TEST(servers_may_share_an_address),
     API_TEST(each_failing_allocation_is_survived),
     API_TEST(loss_of_a_connection_is_followed_by_a_pause_STRM_31),
 };
