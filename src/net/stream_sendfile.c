@@ -103,10 +103,11 @@ static int send_all(struct sending *f) {
     heist_stream *s = f->s;
     while (f->left) {
         heist__spin_lock(&s->lock);
-        bool open = s->state == HEIST__STREAM_OPEN;
+        bool open = s->state == HEIST__STREAM_OPEN, ended = s->eof_done;
         double deadline = s->write_deadline;
         heist__spin_unlock(&s->lock);
         if (!open) return HEIST_ECLOSED;
+        if (ended) return HEIST_EINVALSTATE; /* while we waited for the pen */
         int err = send_part(f, deadline);
         if (!err) return 0; /* the end of the file */
         if (err < 0 && err != -EINTR) return err;

@@ -13,8 +13,24 @@
 #define OVERHEAD ((size_t)384)
 /* Beyond that much unsent below, try_writev takes nothing. */
 #define HIGH_WATER ((size_t)65536)
+/* What is written never makes that much unsent; answers to a peer that asks without end, and reads nothing, do. */
+#define ANSWERS_MOST (4 * HIGH_WATER)
 
 /* ---- reading ---- */
+
+/* Sends answers.  Should that fail, the next write says so; but they must not heap up. */
+static int give_answers(struct heist__tls *t) {
+    (void)heist__tls_flush(t);
+    if (heist_stream_get_write_buffer_size(t->below) <= ANSWERS_MOST) return 0;
+    heist__tls_lock(&t->lock);
+    if (!t->failed) {
+        t->failed = HEIST_ETLS;
+        (void)BIO_snprintf(t->words, sizeof(t->words), "%s", "the peer asks for answers that it does not read");
+    }
+    int err = t->failed;
+    heist__tls_unlock(&t->lock);
+    return err;
+}
 
 static ptrdiff_t tls_read(void *self, void *buf, size_t size, double deadline) {
     struct heist__tls *t = self;
@@ -29,7 +45,8 @@ static ptrdiff_t tls_read(void *self, void *buf, size_t size, double deadline) {
         unsigned fills = t->fills;
         bool answer = t->out.end > t->out.start; /* an alert, or the answer to a new key */
         heist__tls_unlock(&t->lock);
-        if (answer) (void)heist__tls_flush(t); /* should it fail, the next write says so */
+        int flood = answer ? give_answers(t) : 0;
+        if (flood && done == HEIST__TLS_WANT_READ) done = flood;
         if (done > 0) return (ptrdiff_t)n;
         if (done != HEIST__TLS_WANT_READ) return done ? heist__tls_broken(t, done) : 0;
         int err = heist__tls_fill(t, fills, 0, deadline);

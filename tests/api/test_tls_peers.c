@@ -553,6 +553,42 @@ static void goodbyes_wait_for_the_rest_of_a_message(void **state) {
     }
 }
 
+/* Asks for new keys without end, and reads none of the answers. */
+static void peer_asks_for_ever(struct peer *p, SSL *ssl) {
+    unsigned char cipher[4096];
+    long asked = 0;
+    BIO *mem = BIO_new(BIO_s_mem());
+    MUST(mem);
+    SSL_set0_wbio(ssl, mem);
+    for (;; asked++) {
+        MUST(SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED) && SSL_do_handshake(ssl) == 1);
+        int n = BIO_read(mem, cipher, sizeof cipher);
+        if (n <= 0 || send(p->fd, cipher, (size_t)n, MSG_NOSIGNAL) != n) break; /* he has gone */
+        if (asked > 2000000) break;
+    }
+    snprintf(p->heard, sizeof p->heard, "%ld", asked);
+}
+static int read_what_comes(void *arg, void **out) {
+    struct game *g = arg;
+    char byte;
+    (void)out;
+    g->read = (int)heist_stream_read(g->s, &byte, 1);
+    heist_stream *below = heist_stream_ref(g->plain);
+    heist_stream_abort(g->s);
+    int err = heist_stream_wait_closed(below); /* the peer sends, and blocks, until then */
+    heist_stream_unref(below);
+    return err;
+}
+static void answers_that_nobody_reads_are_not_kept_without_bound(void **state) {
+    (void)state;
+    struct game g;
+    if (harness_valgrind()) return; /* tens of thousands of new keys */
+    memset(&g, 0, sizeof g);
+    play_game(&g, peer_asks_for_ever, read_what_comes);
+    assert_int_equal(g.read, HEIST_ETLS);
+    assert_true(atol(g.peer.heard) < 2000000);
+}
+
 static void peer_tampers(struct peer *p, SSL *ssl) {
     unsigned char cipher[4096];
     BIO *mem = BIO_new(BIO_s_mem());
@@ -625,6 +661,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(keys_change_in_the_middle),
     API_TEST(writes_wait_for_the_rest_of_a_message),
     API_TEST(goodbyes_wait_for_the_rest_of_a_message),
+    API_TEST(answers_that_nobody_reads_are_not_kept_without_bound),
     API_TEST(what_was_tampered_with_is_refused),
     API_TEST(reading_and_writing_fit_a_stack_of_32_KiB),
 };
