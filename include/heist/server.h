@@ -43,9 +43,9 @@ typedef int (*heist_serve_fn)(heist_stream *stream, void *user);
 typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out);
 
 #define HEIST_SERVER_PAUSED 0x1u /* bound, but listens only after start_serving or serve_forever */
-/* A listening socket for each worker, on an address that others of the same user may share likewise.  The kernel spreads connections over them by lot, and those at the socket of a
- * worker that is held wait until it is free.  Without it the worker that accepts begins most handlers, and the others
- * steal some when it falls behind. */
+/* A listening socket for each worker, on an address that others of the same user may share likewise.  The kernel
+ * spreads connections over them by lot, and those at the socket of a worker that is held wait until it is free.  Without
+ * it the worker that accepts begins most handlers, and the others steal some when it falls behind. */
 #define HEIST_SERVER_REUSEPORT 0x2u
 #define HEIST_SERVER_PINNED 0x4u    /* handlers stay on the loop that accepted */
 #define HEIST_SERVER_KEEP_PATH 0x8u /* close leaves the file of a Unix socket */
@@ -90,7 +90,7 @@ HEIST_API int heist_start_unix_server(heist_serve_fn handler, void *user, const 
 /* Listens on a stream socket of your own, of any family: bound, perhaps listening already (from a supervisor, or with
  * options of yours).  HEIST_SERVER_REUSEPORT has no effect here, and the file of a Unix socket is left.
  * Context: task.  Suspends: never.  Ownership: fd is the server's on success only; it is then non-blocking, and closed
- * with the server.
+ * with the server, which leaves other descriptors of the same socket, in other processes too, listening.
  * Errors: also -EBADF, -ENOTSOCK, -EPROTOTYPE (no stream socket), -EINVAL (not bound, or connected), -EBUSY (it belongs
  * to somebody, or a call of heist/socket.h on it is in progress). */
 HEIST_API int heist_start_server_fd(heist_serve_fn handler, void *user, int fd, const heist_server_options *opts,

@@ -21,8 +21,9 @@ struct heist_listener {
     struct heist__reg *reg;
     int fd;
     bool is_tcp;
-    bool given; /* the descriptor goes back to who gave it */
-    int flags;  /* of such a one, as they were */
+    bool taken; /* the socket was somebody's, who may have it in other processes too */
+    bool given; /* the descriptor goes back to him */
+    int flags;  /* of one that was taken, as they were */
 };
 
 #define DEFAULT_BACKLOG 4096
@@ -86,6 +87,7 @@ int heist__listener_take(int fd, heist_listener **out) {
     if (!l) return -ENOMEM;
     l->fd = fd;
     l->is_tcp = family != AF_UNIX;
+    l->taken = true;
     l->flags = heist__sys_flags(fd);
     err = l->flags < 0 ? l->flags : heist__sys_set_flags(fd, l->flags | O_NONBLOCK);
     if (!err && !(l->reg = heist__reg_new(fd, l, dispose))) {
@@ -117,7 +119,7 @@ void heist__listener_leave(heist_listener *l) { heist__reg_leave(l->reg); }
 
 void heist__listener_stop(heist_listener *l) {
     if (heist__forked()) return;
-    (void)heist__sys_shutdown(l->fd, SHUT_RD);
+    if (!l->taken) (void)heist__sys_shutdown(l->fd, SHUT_RD); /* it would end all that stand for the socket */
     heist_listener_close(l);
 }
 

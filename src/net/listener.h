@@ -21,7 +21,8 @@ int heist__accept(heist_listener *l, int64_t until, heist_conn **out, heist_addr
 
 int heist__listener_hold(heist_listener *l); /* 0 or HEIST_ECLOSED */
 void heist__listener_leave(heist_listener *l);
-/* Closes; who connects from now on is refused, although a holder may have the descriptor for a while. */
+/* Closes; who connects from now on is refused, although a holder may have the descriptor for a while.  Of one that was
+ * taken only the descriptor: other processes may listen on with theirs. */
 void heist__listener_stop(heist_listener *l);
 
 #endif
