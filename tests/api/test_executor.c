@@ -654,10 +654,14 @@ static int end_pool(void *arg, void **out) {
 
 static int end_pool_late(void *arg, void **out) {
     struct ending *s = arg;
+    heist_future *f;
     (void)out;
-    int err = heist_loop_run_in_executor(NULL, NULL, wait_gate, &s->gate, NULL, NULL);
+    int err = heist_loop_run_in_executor(NULL, NULL, wait_gate, &s->gate, NULL, &f);
+    if (err) return err;
     s->codes[0] = heist_loop_shutdown_default_executor(NULL, 0.005);
     gate_open(&s->gate);
+    err = heist_await(f, NULL); /* the job has left the gate, which goes with the test */
+    heist_unref(f);
     return err;
 }
 
