@@ -387,6 +387,12 @@ static inline int heist__sys_waitid(int pidfd, siginfo_t *info, int options) {
     return rc < 0 ? -errno : info->si_pid != 0;
 }
 
+/* Closed by exec.  SYS_pidfd_open has this number on every machine. */
+static inline int heist__sys_pidfd_open(pid_t pid) {
+    HEIST_SYS_POINT("pidfd_open", -1);
+    HEIST__SYS_ANSWER(int, (int)syscall(434, pid, 0));
+}
+
 /* -ESRCH when its status was taken; never another process. */
 static inline int heist__sys_pidfd_send_signal(int pidfd, int sig) {
     HEIST_SYS_POINT("pidfd_send_signal", pidfd);

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "arch/vfork.h"
@@ -190,8 +191,19 @@ static int hear(int fd) {
 
 static int make_child(struct child *c, void *stack, int *pidfd) {
     HEIST_SYS_POINT("clone", -1);
-    unsigned long flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
-    return (int)heist__vfork(child_main, (char *)stack + CHILD_STACK, flags, c, pidfd);
+    unsigned long flags = CLONE_VM | CLONE_VFORK | SIGCHLD;
+    char *top = (char *)stack + CHILD_STACK;
+    int pid = (int)heist__vfork(child_main, top, flags | CLONE_PIDFD, c, pidfd);
+    if (pid == -EINVAL) pid = (int)heist__vfork(child_main, top, flags, c, pidfd); /* an emulator, as qemu 7 */
+    if (pid < 0 || *pidfd >= 0) return pid;
+    /* It is not reaped, so its number is its own. */
+    *pidfd = heist__sys_pidfd_open(pid);
+    if (*pidfd >= 0) return pid;
+    int err = *pidfd;
+    siginfo_t info;
+    heist__sys_kill(pid, SIGKILL);
+    while (waitid(P_PID, (id_t)pid, &info, WEXITED) < 0 && errno == EINTR) {}
+    return err;
 }
 
 static int start(struct child *c, void *stack, pid_t *pid, int *pidfd) {
