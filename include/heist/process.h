@@ -85,7 +85,7 @@ HEIST_API int heist_process_returncode(heist_process *p, int *code);
 HEIST_API int heist_process_send_signal(heist_process *p, int sig);
 HEIST_API int heist_process_terminate(heist_process *p);
 HEIST_API int heist_process_kill(heist_process *p);
-/* To all of its group.  Errors: also -ENOTSUP (it has none of its own). */
+/* To all of its group; to itself, when it has left that and nobody is there.  Errors: also -ENOTSUP (it has none of its own). */
 HEIST_API int heist_process_signal_group(heist_process *p, int sig);
 /* SIGTERM, and SIGKILL after `grace` seconds if it is still there; to the group if it has one of its own.  Returns
  * when it has ended, as wait does; a cancelled stop kills at once, and does not wait.

@@ -393,6 +393,7 @@ static int send_signal(heist_process *p, int sig, bool group) {
         err = to_process(p, group ? 0 : sig);
         /* It has not been taken, so its number, which is its group's too, is not another's. */
         if (group && !err) err = heist__sys_kill(-p->pid, sig);
+        if (group && err == -ESRCH) err = to_process(p, sig); /* it has left its group, which is empty */
         if (sig == SIGKILL && !err) p->killed = true;
     }
     heist__spin_unlock(&p->lock);

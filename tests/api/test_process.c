@@ -568,6 +568,33 @@ static int groups(void *arg, void **out) {
     return 0;
 }
 
+/* Nothing is left of the group of a leader that went over to ours. */
+static int leaves_group(void *arg, void **out) {
+    (void)arg, (void)out;
+    heist_process_options o = options();
+    heist_process *p = NULL;
+    char c;
+    int code = 0;
+    o.flags = HEIST_PROCESS_GROUP;
+    o.stdout_is = HEIST_PROCESS_PIPE;
+    EXPECT(heist_create_subprocess_shell("command -v perl >/dev/null || exit 77; exec perl -e "
+                                         "'setpgrp(0, getpgrp(getppid())) || exit 1; syswrite(STDOUT, 1); sleep 1000'",
+                                         &o, &p) == 0);
+    if (heist_stream_read(heist_process_stdout(p), &c, 1) == 1) {
+        EXPECT(heist_process_signal_group(p, 0) == 0);
+        EXPECT(heist_process_stop(p, HEIST_FOREVER, &code) == 0 && code == -SIGTERM);
+    } else { /* no such program here */
+        EXPECT(heist_process_wait(p, HEIST_FOREVER, &code) == 0 && code == 77);
+    }
+    heist_process_unref(p);
+    return 0;
+}
+
+static void a_leader_that_left_its_group_is_reached_all_the_same(void **state) {
+    (void)state;
+    play(leaves_group);
+}
+
 static void a_group_is_signalled_as_a_whole_PROC_13(void **state) {
     (void)state;
     play(groups);
@@ -1106,6 +1133,7 @@ int main(void) {
         API_TEST(signals_reach_the_child_and_after_its_end_nobody_PROC_08),
         API_TEST(stop_asks_first_and_kills_a_child_that_does_not_listen),
         API_TEST(a_group_is_signalled_as_a_whole_PROC_13),
+        API_TEST(a_leader_that_left_its_group_is_reached_all_the_same),
         API_TEST(environment_and_working_directory_are_given_PROC_13),
         API_TEST(only_given_descriptors_are_inherited_PROC_13),
         API_TEST(a_child_has_an_empty_mask_and_no_handlers_and_ignores_what_was_ignored),
