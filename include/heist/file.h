@@ -139,7 +139,8 @@ HEIST_API int heist_fswatch_remove(heist_fswatch *w, int id);
  * Context: task.  Suspends: may.  Errors: -ETIMEDOUT, -ECANCELED (none was taken), -EBUSY (another task waits),
  * HEIST_ECLOSED (closed meanwhile), HEIST_ENOTINCORO. */
 HEIST_API int heist_fswatch_next(heist_fswatch *w, double deadline, heist_fswatch_event *out) HEIST_NODISCARD;
-/* A task that waits in next gets HEIST_ECLOSED.  NULL is allowed.  Context: any.  Suspends: never. */
+/* A task that waits in next gets HEIST_ECLOSED.  NULL is allowed.  Context: any.  Suspends: never.
+ * Undefined: a call that begins after it. */
 HEIST_API void heist_fswatch_close(heist_fswatch *w);
 
 HEIST_END_DECLS

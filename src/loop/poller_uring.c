@@ -461,8 +461,8 @@ static int reap(struct heist__uring *u, struct heist__poll_event *events, int ma
 }
 
 int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, int max, int64_t timeout_ns) {
-    int64_t deadline = timeout_ns > 0 ? heist__sys_monotonic_ns() + timeout_ns : INT64_MAX, left = timeout_ns;
-    if (timeout_ns > 0 && deadline < 0) deadline = INT64_MAX;
+    int64_t deadline = INT64_MAX, left = timeout_ns;
+    if (timeout_ns > 0 && __builtin_add_overflow(heist__sys_monotonic_ns(), timeout_ns, &deadline)) deadline = INT64_MAX;
     if (max > HEIST__POLL_MAX) max = HEIST__POLL_MAX;
     for (;;) {
         bool debts = a_load_acq(&u->debts); /* acq: pairs with owe and hand_over */
