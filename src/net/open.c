@@ -18,6 +18,7 @@
 #include "base/sys.h"
 #include "io/fd.h"
 #include "net/conn.h"
+#include "net/stream.h"
 
 /* One address. */
 struct attempt {
@@ -185,7 +186,8 @@ static bool options_ok(const heist_open_options *o) {
     return !o ||
            (heist__options_ok(o, sizeof(*o)) && !(o->flags & ~(HEIST_OPEN_KEEPALIVE | HEIST_OPEN_NAGLE)) &&
             (o->family == 0 || o->family == AF_INET || o->family == AF_INET6) && !isnan(o->happy_eyeballs_delay) &&
-            o->happy_eyeballs_delay >= 0 && !(o->local && o->family && o->local->storage.ss_family != o->family));
+            o->happy_eyeballs_delay >= 0 && !(o->local && o->family && o->local->storage.ss_family != o->family) &&
+            heist__stream_options_ok(o->stream));
 }
 
 /* A stream over it; on failure the connection is still the caller's. */

@@ -13,14 +13,14 @@
 #define DEFAULT_LIMIT 65536
 #define DEFAULT_HIGH 65536
 
-static bool options_ok(const heist_stream_options *o) {
+bool heist__stream_options_ok(const heist_stream_options *o) {
     if (!o) return true;
     if (!heist__options_ok(o, sizeof(*o)) || o->limit < 0 || (unsigned long long)o->limit > SIZE_MAX / 4) return false;
     return o->low_water <= (o->high_water ? o->high_water : DEFAULT_HIGH);
 }
 
 int heist_stream_new(const heist_stream_ops *ops, void *self, const heist_stream_options *opts, heist_stream **out) {
-    if (!ops || !out || !options_ok(opts) || !heist__options_ok(ops, sizeof(*ops))) return -EINVAL;
+    if (!ops || !out || !heist__stream_options_ok(opts) || !heist__options_ok(ops, sizeof(*ops))) return -EINVAL;
     if (!ops->read || !ops->writev || !ops->close || !ops->free) return -EINVAL;
     if (heist__fork_guard()) return -ENOMEM;
     if (heist__forked()) return HEIST_EFORKED;

@@ -92,6 +92,9 @@ struct heist_stream {
     struct heist__waitq drainers, closers, penless;
 };
 
+/* NULL is. */
+bool heist__stream_options_ok(const heist_stream_options *o);
+
 /* Under the lock: nobody is in the transport any more, and its time has come; then the state is GONE, and the
  * caller calls heist__stream_gone after the unlock. */
 static inline bool heist__stream_last(heist_stream *s) {

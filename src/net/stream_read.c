@@ -78,11 +78,16 @@ static ptrdiff_t pull(heist_stream *s, void *buf, size_t size) {
     }
 }
 
-/* Between two pulls of one call: what always has something to read must not keep others from their turn, nor from
- * cancelling the call. */
-static int between(void) {
+/* Between two pulls of one call: what always has something to read must keep nobody from his turn or from cancelling
+ * the call, and the call must not go on beyond its deadline. */
+static int between(heist_stream *s) {
     heist__fd_skipped();
-    return heist__fd_entry();
+    int err = heist__fd_entry();
+    if (err) return err;
+    heist__spin_lock(&s->lock);
+    int64_t deadline = heist__ns_from_seconds(s->read_deadline);
+    heist__spin_unlock(&s->lock);
+    return deadline != INT64_MAX && heist__fd_now() >= deadline ? -ETIMEDOUT : 0;
 }
 
 static size_t buffered(const heist_stream *s) { return s->end - s->start; }
@@ -171,7 +176,7 @@ int heist_stream_read_all(heist_stream *s, size_t max, void **data, size_t *n) {
     while (!got && buffered(s) <= max) {
         got = fill(s, max + 1); /* one more, to see that it is too much */
         if (got <= 0) break;
-        got = between();
+        got = between(s);
     }
     if (!got && buffered(s) > max) got = HEIST_ELIMIT;
     if (!got && (s->start || !s->buf)) got = resize(s, s->room ? s->room : 1); /* the block begins with the data */
@@ -219,7 +224,7 @@ static int read_exactly(heist_stream *s, char *buf, size_t n, size_t *got) {
             have += part;
             continue;
         }
-        err = again ? between() : 0;
+        err = again ? between(s) : 0;
         if (!err) err = n - have >= DIRECT ? pull(s, buf + have, n - have) : fill(s, n - have);
         if (err <= 0) break;
         again = true;
@@ -278,7 +283,7 @@ static int await_separator(heist_stream *s, const struct iovec *separators, int 
             *size = end ? end - length : seen;
             return HEIST_ELIMIT;
         }
-        ptrdiff_t n = again ? between() : 0;
+        ptrdiff_t n = again ? between(s) : 0;
         if (!n) n = fill(s, s->limit + longest);
         again = true;
         if (n > 0) continue;

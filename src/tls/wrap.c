@@ -137,8 +137,8 @@ int heist_tls_wrap(heist_stream *plain, heist_tls_context *ctx, const heist_tls_
     const heist_tls_stream_options *o = opts ? opts : &none;
     struct heist__tls *t = NULL;
     int err = check(plain, ctx, o, out);
-    if (err) return err;
-    if (!heist_current_task()) return HEIST_ENOTINCORO;
+    if (!err && !heist_current_task()) err = HEIST_ENOTINCORO;
+    if (err) return heist__tls_report(err, NULL);
     err = wrap(plain, ctx, o, &t);
     if (err) return err;
     err = heist_stream_new(&heist__tls_ops, t, o->stream, out);
@@ -151,12 +151,12 @@ int heist_open_tls_connection(const char *host, const char *port, heist_tls_cont
                               heist_stream **out) {
     heist_tls_stream_options o = HEIST_TLS_STREAM_OPTIONS_INIT;
     heist_stream *plain;
-    if (opts && opts->size != sizeof(o)) return -EINVAL;
+    if (opts && opts->size != sizeof(o)) return heist__tls_report(-EINVAL, NULL);
     if (opts) o = *opts;
     if (!o.server_hostname) o.server_hostname = host;
-    if (!ctx || ctx->server || !out) return -EINVAL;
+    if (!ctx || ctx->server || !out) return heist__tls_report(-EINVAL, NULL);
     int err = heist_open_connection(host, port, open_opts, &plain);
-    if (err) return err;
+    if (err) return heist__tls_report(err, NULL);
     err = heist_tls_wrap(plain, ctx, &o, out);
     if (err) {
         heist_stream_abort(plain);

@@ -210,6 +210,27 @@ static void a_read_of_what_never_ends_can_be_cancelled_and_has_taken_nothing(voi
     assert_int_equal(run_on(cancel_springs, NULL, 1), 0);
 }
 
+static int late_springs(void *arg, void **out) {
+    (void)arg, (void)out;
+    for (size_t i = 0; i < sizeof springs / sizeof *springs; i++) {
+        struct spring f = {0};
+        char first[4];
+        spring_open(&f);
+        WANT_CODE(heist_stream_set_read_deadline(f.s, heist_time() - 1), 0);
+        WANT_CODE(springs[i](&f, NULL), -ETIMEDOUT);
+        WANT_CODE(heist_stream_set_read_deadline(f.s, HEIST_FOREVER), 0);
+        WANT_CODE(heist_stream_readexactly(f.s, first, 4, NULL), 0);
+        WANT(memcmp(first, "abcd", 4) == 0);
+        heist_stream_abort(f.s);
+        heist_stream_unref(f.s);
+    }
+    return 0;
+}
+static void a_read_of_what_never_ends_keeps_its_deadline_and_has_taken_nothing(void **state) {
+    (void)state;
+    run_ok(late_springs, NULL);
+}
+
 static int sender_gives_way(void *arg, void **out) {
     struct spring f = {0};
     (void)arg, (void)out;
@@ -308,15 +329,42 @@ static void sendfile_says_how_much_went_whatever_came_of_it_STRM_39(void **state
     run_ok(sendfile_says_nothing_went, NULL);
 }
 
+/* ---- options that do not hold ---- */
+
+static int open_in_vain(void *arg, void **out) {
+    heist_open_options o = HEIST_OPEN_OPTIONS_INIT;
+    heist_stream_options bad = HEIST_STREAM_OPTIONS_INIT;
+    heist_stream *s = NULL;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof in;
+    char port[8];
+    (void)arg, (void)out;
+    int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (bind(l, (struct sockaddr *)&in, size) || listen(l, 1) || getsockname(l, (struct sockaddr *)&in, &size)) abort();
+    snprintf(port, sizeof port, "%u", ntohs(in.sin_port));
+    bad.limit = -1;
+    o.stream = &bad;
+    WANT_CODE(heist_open_connection("127.0.0.1", port, &o, &s), -EINVAL);
+    WANT(accept(l, NULL, NULL) < 0); /* nobody came */
+    close(l);
+    return 0;
+}
+static void options_that_do_not_hold_are_refused_before_anything_is_done_STRM_13(void **state) {
+    (void)state;
+    run_ok(open_in_vain, NULL);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         API_TEST(what_follows_a_passed_descriptor_is_read_at_once),
         API_TEST(what_follows_urgent_data_is_read_at_once),
         API_TEST(a_read_of_what_never_ends_gives_others_their_turn),
         API_TEST(a_read_of_what_never_ends_can_be_cancelled_and_has_taken_nothing),
+        API_TEST(a_read_of_what_never_ends_keeps_its_deadline_and_has_taken_nothing),
         API_TEST(what_sends_the_queue_gives_others_their_turn),
         API_TEST(sendfile_can_be_cancelled_though_nothing_makes_it_wait_STRM_39),
         API_TEST(sendfile_says_how_much_went_whatever_came_of_it_STRM_39),
+        API_TEST(options_that_do_not_hold_are_refused_before_anything_is_done_STRM_13),
     };
     return HARNESS_MAIN("stream_edges", tests);
 }
