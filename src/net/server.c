@@ -20,6 +20,7 @@
 #include "net/conn.h"
 #include "net/listener.h"
 #include "net/server_addr.h"
+#include "net/stream.h"
 #include "sched/sched.h"
 
 #define PORT_TRIES 16
@@ -77,7 +78,7 @@ static int check(const heist_server_options *o) {
     if (!heist__options_ok(o, sizeof(*o))) return -EINVAL;
     if (!o) return 0;
     if ((o->flags & ~FLAGS) || o->backlog < 0 || (o->open_free && !o->open)) return -EINVAL;
-    return heist__options_ok(o->stream, sizeof(*o->stream)) ? 0 : -EINVAL;
+    return heist__stream_options_ok(o->stream) ? 0 : -EINVAL; /* else each connection would fail by them */
 }
 
 /* A call that makes a server: where it may be made, and with what. */

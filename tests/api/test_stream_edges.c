@@ -2,6 +2,8 @@
  * wait, and calls that were cancelled before they began. */
 #include "support/stream_pair.h"
 
+#include <heist/server.h>
+
 /* ---- short reads ---- */
 
 /* The stream is watched from now on, and knows that nothing is there. */
@@ -331,6 +333,11 @@ static void sendfile_says_how_much_went_whatever_came_of_it_STRM_39(void **state
 
 /* ---- options that do not hold ---- */
 
+static int serve_nobody(heist_stream *s, void *user) {
+    (void)s, (void)user;
+    return 0;
+}
+
 static int open_in_vain(void *arg, void **out) {
     heist_open_options o = HEIST_OPEN_OPTIONS_INIT;
     heist_stream_options bad = HEIST_STREAM_OPTIONS_INIT;
@@ -347,6 +354,14 @@ static int open_in_vain(void *arg, void **out) {
     WANT_CODE(heist_open_connection("127.0.0.1", port, &o, &s), -EINVAL);
     WANT(accept(l, NULL, NULL) < 0); /* nobody came */
     close(l);
+    heist_server_options so = HEIST_SERVER_OPTIONS_INIT;
+    heist_server *server = NULL;
+    so.stream = &bad;
+    WANT_CODE(heist_start_server(serve_nobody, NULL, "127.0.0.1", "0", &so, &server), -EINVAL);
+    bad.limit = 0;
+    bad.low_water = 1 << 20; /* above the high one */
+    WANT_CODE(heist_start_server(serve_nobody, NULL, "127.0.0.1", "0", &so, &server), -EINVAL);
+    WANT(!server);
     return 0;
 }
 static void options_that_do_not_hold_are_refused_before_anything_is_done_STRM_13(void **state) {
