@@ -75,6 +75,22 @@ bool heist__fds_owned(int fd, bool or_guest) {
     return found;
 }
 
+/* Under the number's lock. */
+static bool is_polled(struct heist__reg *r, const heist_loop *loop) {
+    if (!r) return false;
+    heist__spin_lock(&r->lock);
+    bool yes = r->loop == loop && r->polled == r->fd && !r->unwatched;
+    heist__spin_unlock(&r->lock);
+    return yes;
+}
+
+bool heist__fds_polled(int fd, const heist_loop *loop) {
+    heist__spin_lock(lock_of(fd));
+    bool yes = is_polled(find(fd, false), loop) || is_polled(find(fd, true), loop);
+    heist__spin_unlock(lock_of(fd));
+    return yes;
+}
+
 /* 0 and the guest that is there, if any, entered. */
 static int join(int fd, struct heist__reg **out) {
     if (find(fd, false)) return -EBUSY;

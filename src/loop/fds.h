@@ -28,6 +28,9 @@ void heist__fds_unlink(struct heist__reg *r);
 /* Somebody owns the descriptor (or, with guests, has a call on it in progress). */
 bool heist__fds_owned(int fd, bool guests);
 
+/* The poller of this loop knows the number by a registration, and so by nothing that was there before. */
+bool heist__fds_polled(int fd, const heist_loop *loop);
+
 /* 0 and the guest, one call in it; -EBUSY (owned), HEIST_ECLOSED (being closed), -ENOMEM. */
 int heist__guest_enter(int fd, struct heist__reg **out);
 void heist__guest_leave(struct heist__reg *r);

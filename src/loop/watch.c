@@ -54,6 +54,12 @@ static struct heist__watch **find(heist_loop *loop, int fd) {
     return at;
 }
 
+/* The descriptor was closed without a remove, and the number is somebody else's in the poller by now: what is done there
+ * would be done to him. */
+static bool is_past(const struct heist__watch *w) {
+    return w->polled == w->fd && heist__fds_polled(w->fd, w->loop);
+}
+
 /* Under misc_lock: tells the kernel what is wanted now.  A direction whose callback is scheduled is not
  * asked for until it ran. */
 static int rearm(struct heist__watch *w, bool fresh) {
@@ -62,7 +68,7 @@ static int rearm(struct heist__watch *w, bool fresh) {
         if (w->sides[i] && !a_load_rlx(&w->sides[i]->scheduled)) events |= side_events[i]; /* rlx: under the lock */
     uint64_t data = (uint64_t)(w->number & 0x3fffffffu) << 32 | (uint32_t)w->fd;
     heist_loop *loop = w->loop;
-    if (!fresh) return heist__poller_mod(&loop->poller, w->polled, events, data);
+    if (!fresh) return is_past(w) ? -ENOENT : heist__poller_mod(&loop->poller, w->polled, events, data);
     w->polled = w->fd;
     int err = heist__poller_add(&loop->poller, w->fd, events, data);
     if (heist_likely(err != -EEXIST)) return err;
@@ -205,7 +211,7 @@ static int remove_side(heist_loop *loop, int fd, int direction) {
         } else {
             *at = w->next;
             a_sub_rlx(&loop->watched, 1); /* rlx: as in add */
-            heist__poller_del(&loop->poller, w->polled);
+            if (!is_past(w)) heist__poller_del(&loop->poller, w->polled);
             dead = w;
         }
     }

@@ -593,6 +593,57 @@ static void connection_that_gets_a_stale_number_is_not_disturbed_SOCK_11(void **
     play(reused_by_connection_scene);
 }
 
+/* A reader is removed only when its descriptor was closed, and the number is another's: that one goes on. */
+static int fell_asleep(void *arg, void **out) {
+    char byte;
+    (void)out;
+    return heist_conn_read(arg, &byte, 1, heist_time() + 60) == 1 ? 0 : -EPROTO;
+}
+
+static int no_call(void *arg) {
+    (void)arg;
+    return 0;
+}
+
+static int removed_late_scene(void *arg, void **out) {
+    heist_loop *loop;
+    (void)arg, (void)out;
+    SEE_IS(0, heist_get_running_loop(&loop));
+    for (int kind = 0; kind < 2; kind++) { /* a connection's, a call's */
+        int old[2], fresh[2];
+        heist_conn *conn = NULL;
+        heist_task *task = NULL;
+        struct reading r;
+        open_pair(SOCK_STREAM, old);
+        SEE_IS(0, heist_loop_add_reader(loop, old[0], no_call, NULL, NULL));
+        SEE_IS(0, heist_loop_add_writer(loop, old[0], no_call, NULL, NULL));
+        close(old[0]);
+        open_pair(SOCK_STREAM, fresh); /* gets the lowest number that is free */
+        SEE_IS(old[0], fresh[0]);
+        if (kind == 0) {
+            SEE_IS(0, heist_conn_open(fresh[0], &conn));
+            SEE_IS(0, heist_create_task(fell_asleep, conn, NULL, &task));
+            SEE_IS(0, heist_sleep(0.002)); /* it waits: on one worker for certain */
+        } else {
+            task = begin_reading(&r, fresh[0]);
+        }
+        SEE_IS(1, heist_loop_remove_writer(loop, old[0]));
+        SEE_IS(1, heist_loop_remove_reader(loop, old[0]));
+        SEE_IS(1, write(fresh[1], "x", 1));
+        SEE_IS(0, end_of(task));
+        if (conn) heist_conn_close(conn);
+        else SEE_IS(0, heist_sock_close(fresh[0]));
+        close(fresh[1]);
+        close(old[1]);
+    }
+    return 0;
+}
+
+static void reader_that_is_removed_late_takes_nobody_along_SOCK_11(void **state) {
+    (void)state;
+    play(removed_late_scene);
+}
+
 /* ---- beside readers and writers ---- */
 
 static void stale_reader_gives_way_to_one_of_the_new_file_SOCK_11(void **state) {
@@ -1228,6 +1279,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(close_wakes_who_waits_and_frees_the_number_behind_him),
     API_TEST(number_that_is_used_again_never_wakes_the_wrong_waiter_SOCK_11),
     API_TEST(connection_that_gets_a_stale_number_is_not_disturbed_SOCK_11),
+    API_TEST(reader_that_is_removed_late_takes_nobody_along_SOCK_11),
     API_TEST(stale_reader_gives_way_to_one_of_the_new_file_SOCK_11),
     API_TEST(reader_callback_and_waiting_task_are_both_told),
     API_TEST(descriptors_of_connections_listeners_and_endpoints_are_theirs_SOCK_03),
