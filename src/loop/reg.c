@@ -230,6 +230,23 @@ static int watch(struct heist__reg *r, heist_loop *loop, uint32_t events) {
     return err;
 }
 
+/* Under the lock.  It was registered with a loop that is closed, and polls no more: its descriptor, or connection, has
+ * outlived a runtime.  Gives the loop to release, without the lock. */
+static HEIST_COLD heist_loop *abandon(struct heist__reg *r) {
+    heist_loop *old = r->loop;
+    (void)heist__poller_del(&old->poller, r->polled);
+    if (r->polled != r->fd) heist__sys_close(r->polled);
+    r->polled = r->fd;
+    r->loop = NULL;
+    a_sub_rlx(&old->watched, 1); /* rlx: nobody looks at it any more */
+    return old;
+}
+
+/* acq: pairs with shut.  Another loop than its own is rare, and then that is looked at. */
+static bool is_abandoned(const struct heist__reg *r, const heist_loop *loop) {
+    return heist_unlikely(r->loop && r->loop != loop) && a_load_acq(&r->loop->closed);
+}
+
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_lock(&r->lock);
     if (!r->loop && !r->closed) (void)watch(r, loop, ASKED_FOR_GOOD);
@@ -246,8 +263,10 @@ int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *ow
 
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park) {
     int result = 1;
+    heist_loop *old = NULL;
     heist__spin_lock(&r->lock);
     struct heist__reg_slot *s = &r->slots[direction];
+    if (is_abandoned(r, loop)) old = abandon(r);
     if (s->state == HEIST__SLOT_READY) {
         s->state = HEIST__SLOT_EMPTY;
         result = 0;
@@ -268,6 +287,7 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
         remember(r, park);
     }
     heist__spin_unlock(&r->lock);
+    if (heist_unlikely(old)) heist__loop_release(old);
     return result;
 }
 
@@ -287,7 +307,9 @@ static int ask(struct heist__reg *r, unsigned directions, heist_loop *loop) {
 }
 
 int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park) {
+    heist_loop *old = NULL;
     heist__spin_lock(&r->lock);
+    if (!r->closed && is_abandoned(r, loop)) old = abandon(r);
     int result = r->closed ? HEIST_ECLOSED : ask(r, directions, loop);
     if (!result) {
         for (int i = 0; i < 2; i++)
@@ -295,6 +317,7 @@ int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, 
         result = 1;
     }
     heist__spin_unlock(&r->lock);
+    if (heist_unlikely(old)) heist__loop_release(old);
     return result;
 }
 

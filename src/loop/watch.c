@@ -54,8 +54,8 @@ static struct heist__watch **find(heist_loop *loop, int fd) {
     return at;
 }
 
-/* The descriptor was closed without a remove, and the number is somebody else's in the poller by now: what is done there
- * would be done to him. */
+/* The descriptor was closed without a remove, and the number is somebody else's in the poller by now: what is done
+ * there would be done to him. */
 static bool is_past(const struct heist__watch *w) {
     return w->polled == w->fd && heist__fds_polled(w->fd, w->loop);
 }

@@ -673,6 +673,69 @@ static void loop_and_runtime_without_descriptors_are_refused_and_leave_nothing(v
     assert_true(rt_errs > loop_errs);
 }
 
+/* ---- longer than a runtime ---- */
+
+struct kept {
+    heist_listener *listener;
+    heist_conn *conn, *peer;
+    heist_addr addr;
+};
+
+/* Each is waited for once, so that this runtime's loops watch it. */
+static int first_life(void *arg, void **out) {
+    struct kept *k = arg;
+    heist_conn *none;
+    char byte;
+    (void)out;
+    int err = heist_addr_parse("127.0.0.1:0", &k->addr);
+    if (!err) err = heist_listen(&k->addr, NULL, &k->listener);
+    if (!err) err = heist_listener_addr(k->listener, &k->addr);
+    if (!err) err = heist_connect(&k->addr, HEIST_FOREVER, &k->conn);
+    if (!err) err = heist_accept(k->listener, HEIST_FOREVER, &k->peer);
+    if (err) return err;
+    if (heist_accept(k->listener, heist_time() + 0.001, &none) != -ETIMEDOUT) return -EPROTO;
+    if (heist_conn_read(k->conn, &byte, 1, heist_time() + 0.001) != -ETIMEDOUT) return -EPROTO;
+    return 0;
+}
+
+static int write_and_connect(void *arg, void **out) {
+    struct kept *k = arg;
+    heist_conn *c;
+    (void)out;
+    int err = heist_sleep(0.002); /* the others wait, as a rule */
+    if (!err) err = heist_conn_write(k->peer, "x", 1, HEIST_FOREVER, NULL);
+    if (!err) err = heist_sleep(0.002);
+    if (!err) err = heist_connect(&k->addr, HEIST_FOREVER, &c);
+    if (!err) heist_conn_close(c);
+    return err;
+}
+
+static int second_life(void *arg, void **out) {
+    struct kept *k = arg;
+    heist_task *t;
+    heist_conn *c;
+    char byte;
+    (void)out;
+    int err = heist_create_task(write_and_connect, k, NULL, &t);
+    if (err) return err;
+    if (heist_conn_read(k->conn, &byte, 1, heist_time() + 60) != 1) err = -EPROTO;
+    if (!err) err = heist_accept(k->listener, heist_time() + 60, &c);
+    if (!err) heist_conn_close(c);
+    int other = heist_await(t, NULL);
+    heist_unref(t);
+    return err ? err : other;
+}
+
+static void what_outlives_its_runtime_goes_on_in_the_next(void **state) {
+    (void)state;
+    struct kept k;
+    assert_int_equal(run_real(first_life, &k), 0);
+    for (int i = 0; i < 3; i++) assert_int_equal(run_real(second_life, &k), 0);
+    heist_conn_close(k.conn);
+    heist_conn_close(k.peer);
+    heist_listener_close(k.listener);
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(addresses_are_read_and_written_in_one_form),
     API_TEST(bad_addresses_are_refused),
@@ -687,6 +750,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(writing_to_a_gone_peer_is_an_error_and_no_signal),
     API_TEST(connection_knows_both_ends),
     API_TEST(listeners_may_share_an_address_when_asked),
+    API_TEST(what_outlives_its_runtime_goes_on_in_the_next),
     API_TEST(listening_needs_a_loop),
     API_TEST(running_out_of_descriptors_is_a_code_and_passes),
     API_TEST(loop_and_runtime_without_descriptors_are_refused_and_leave_nothing),
