@@ -41,7 +41,7 @@ typedef struct heist_datagram_options {
 
 /* Opens an endpoint: bound to `local`, or to an address that the system chooses (NULL; a Unix endpoint then has no
  * name, and nobody can answer it); connected to `remote`, or not (NULL).  At least one of them is needed.  A Unix path
- * must be free, and is left behind by the close.
+ * must be free, and is left behind by the close (not by an open that fails).
  * Context: any.  Suspends: never.  Ownership: *out is one reference; close, then unref.
  * Errors: -EINVAL (neither address, two families, an unknown flag), -EADDRINUSE and the like, -EMFILE, -ENOMEM. */
 HEIST_API int heist_datagram_open(const heist_addr *local, const heist_addr *remote,

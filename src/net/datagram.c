@@ -3,6 +3,7 @@
 
 #include <heist/error.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -64,10 +65,23 @@ static int set_options(int fd, int family, const heist_datagram_options *o) {
     return err;
 }
 
+/* The file of a Unix endpoint that came to nothing: the next try would find its address in use. */
+static void remove_file(const heist_addr *local) {
+    struct sockaddr_un un;
+    if (!local || local->storage.ss_family != AF_UNIX) return;
+    memcpy(&un, &local->storage, sizeof(un));
+    size_t length = local->length - offsetof(struct sockaddr_un, sun_path);
+    char path[sizeof(un.sun_path) + 1] = "";
+    if (local->length <= sizeof(un)) memcpy(path, un.sun_path, length); /* an abstract name begins with a zero */
+    if (*path) (void)heist__sys_unlink(path, 0);
+}
+
 /* Connecting datagrams only notes the address: it is done at once, or not at all. */
-static int set_up(int fd, const heist_addr *local, const heist_addr *remote, const heist_datagram_options *o) {
+static int set_up(int fd, const heist_addr *local, const heist_addr *remote, const heist_datagram_options *o,
+                  bool *bound) {
     int err = set_options(fd, (local ? local : remote)->storage.ss_family, o);
     if (!err && local) err = heist__sys_bind(fd, name_of(local), local->length);
+    *bound = !err;
     if (err || !remote) return err;
     do err = heist__sys_connect(fd, name_of(remote), remote->length);
     while (err == -EINTR);
@@ -85,10 +99,12 @@ int heist_datagram_open(const heist_addr *local, const heist_addr *remote, const
     int fd = heist__sys_socket((local ? local : remote)->storage.ss_family, SOCK_DGRAM, 0);
     if (fd < 0) return fd;
     heist_datagram *d;
-    int err = set_up(fd, local, remote, opts);
+    bool bound;
+    int err = set_up(fd, local, remote, opts, &bound);
     if (!err) err = heist__datagram_new(fd, &d);
     if (err) {
         heist__sys_close(fd);
+        if (bound) remove_file(local);
         return err;
     }
     if (remote) {

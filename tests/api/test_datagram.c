@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static void end(heist_datagram *d) {
@@ -498,6 +499,35 @@ static void nothing_is_called_of_a_protocol_without_functions(void **state) {
 
 /* ---- options ---- */
 
+/* A client with a name of its own may knock until the server is there. */
+static int early_client_scene(void *arg, void **out) {
+    char name[64];
+    heist_addr own, there;
+    heist_datagram *d = NULL, *server = NULL;
+    (void)arg, (void)out;
+    for (int i = 0; i < 2; i++) {
+        snprintf(name, sizeof name, "unix:/tmp/heist-dgram-%ld-%d", (long)getpid(), i);
+        SEE_IS(0, heist_addr_parse(name, i ? &there : &own));
+    }
+    SEE_IS(-ENOENT, heist_datagram_open(&own, &there, NULL, &d));
+    SEE_IS(-1, access(((struct sockaddr_un *)&own.storage)->sun_path, F_OK));
+    SEE_IS(0, heist_datagram_open(&there, NULL, NULL, &server));
+    SEE_IS(0, heist_datagram_open(&own, &there, NULL, &d));
+    heist_datagram *second = NULL;
+    SEE_IS(-EADDRINUSE, heist_datagram_open(&own, &there, NULL, &second));
+    SEE_IS(0, access(((struct sockaddr_un *)&own.storage)->sun_path, F_OK)); /* it is the first one's */
+    end(d);
+    end(server);
+    SEE_IS(0, unlink(((struct sockaddr_un *)&own.storage)->sun_path));
+    SEE_IS(0, unlink(((struct sockaddr_un *)&there.storage)->sun_path));
+    return 0;
+}
+
+static void open_that_fails_leaves_no_file(void **state) {
+    (void)state;
+    play(early_client_scene);
+}
+
 static int options_scene(void *arg, void **out) {
     heist_datagram_options opts = HEIST_DATAGRAM_OPTIONS_INIT;
     heist_datagram *one = NULL, *two = NULL, *bad = NULL;
@@ -721,6 +751,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(refused_datagram_is_an_error_received_and_no_connection_lost_STRM_38),
     API_TEST(endpoint_outlives_its_runtime_until_it_is_closed),
     API_TEST(nothing_is_called_of_a_protocol_without_functions),
+    API_TEST(open_that_fails_leaves_no_file),
     API_TEST(options_are_set_and_bad_ones_refused),
     API_TEST(group_is_joined_and_left),
     API_TEST(socket_of_the_users_becomes_an_endpoint),
