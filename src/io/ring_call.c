@@ -60,10 +60,19 @@ struct call {
     heist_loop *loop; /* whose ring it is in, one reference; NULL: not begun */
 };
 
+/* The ring of where the task is by now.  A loop may have got none when it was made; then another's of the runtime does:
+ * the task was on one that has one when it began. */
+static heist_loop *ring_from(heist_loop *loop) {
+    loop = loop->home;
+    heist_runtime *rt = loop->rt;
+    for (int i = 0; !loop->poller.uring && i < rt->workers; i++) loop = rt->worker[i]->loop;
+    return loop;
+}
+
 static bool publish(struct heist__wait *w, heist_loop *loop) {
     struct call *c = heist_container_of(w, struct call, wait);
     if (!c->loop) {
-        loop = loop->home;
+        loop = ring_from(loop);
         c->op.waiter = w->park;
         /* ar: as in loop/reg.c's watch: whoever polls sees the operation whole */
         a_add_ar(&loop->watched, 1);

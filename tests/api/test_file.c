@@ -3,6 +3,7 @@
 #include "support/harness.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -805,6 +806,82 @@ static void each_failing_allocation_is_a_code_and_leaves_nothing(void **state) {
     drop_folder();
 }
 
+/* A runtime some of whose loops got no ring for want of memory. */
+static heist_runtime *runtime_of_both_kinds(void) {
+    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
+    opts.workers = 4;
+    opts.backend = HEIST_BACKEND_IO_URING;
+    bool failed = true;
+    for (long n = 1; failed; n++) {
+        heist_runtime *rt = NULL;
+        harness_fail_allocation(n, false);
+        int err = heist_runtime_new(&opts, &rt);
+        harness_fail_allocation(0, false);
+        failed = harness_allocations() >= n;
+        if (err) continue;
+        int rings = 0;
+        for (int i = 0; i < opts.workers; i++) rings += !strcmp(heist_loop_backend(heist_runtime_loop(rt, i)), "io_uring");
+        if (rings > 0 && rings < opts.workers) return rt;
+        assert_int_equal(heist_runtime_close(rt, HEIST_FOREVER), 0);
+        heist_runtime_unref(rt);
+        if (!rings) break; /* the kernel gives none */
+    }
+    return NULL;
+}
+
+enum { LONGEST_FILE = 4096 };
+
+static int sync_often(void *f, void **out) {
+    (void)out;
+    for (int i = 0; i < 50; i++) {
+        size_t written = 0;
+        STEP(heist_file_sync(f) == 0);
+        /* In two pieces, the second perhaps on another worker. */
+        STEP(heist_file_pwrite(f, "two pieces", 10, LONGEST_FILE - 3, &written) == -EFBIG && written == 3);
+        if (i % 10 == 0) STEP(heist_sleep(0) == 0);
+    }
+    return 0;
+}
+
+static int sync_by_many(void *path, void **out) {
+    heist_file *f;
+    heist_task *t[24];
+    (void)out;
+    STEP(heist_file_open(path, O_RDWR | O_CREAT, 0644, &f) == 0);
+    for (int i = 0; i < 24; i++) STEP(heist_create_task(sync_often, f, NULL, &t[i]) == 0);
+    for (int i = 0; i < 24; i++) {
+        STEP(heist_await(t[i], NULL) == 0);
+        heist_unref(t[i]);
+    }
+    return heist_file_close(f);
+}
+
+static void loops_with_a_ring_and_without_one_get_along(void **state) {
+    (void)state;
+    make_folder();
+    heist_runtime *rt = runtime_of_both_kinds();
+    if (rt) {
+        const char *path = in_folder("both");
+        heist_task *t;
+        struct rlimit before, few;
+        assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+        few = before;
+        few.rlim_cur = LONGEST_FILE;
+        void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &few), 0);
+        assert_int_equal(heist_runtime_run_coroutine(rt, sync_by_many, (void *)(uintptr_t)path, NULL, &t), 0);
+        int err = said(heist_await_until(t, HEIST_FOREVER, NULL));
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+        signal(SIGXFSZ, handler);
+        assert_int_equal(err, 0);
+        heist_unref(t);
+        assert_int_equal(heist_runtime_close(rt, HEIST_FOREVER), 0);
+        heist_runtime_unref(rt);
+        assert_int_equal(unlink(path), 0);
+    }
+    drop_folder();
+}
+
 static void child_of_a_fork_may_not_use_them(void **state) {
     (void)state;
     heist_file *f;
@@ -864,6 +941,7 @@ int main(void) {
         API_TEST(changes_come_in_their_order),
         API_TEST(wait_for_changes_ends_by_cancel_and_close),
         API_TEST(each_failing_allocation_is_a_code_and_leaves_nothing),
+        API_TEST(loops_with_a_ring_and_without_one_get_along),
         API_TEST(child_of_a_fork_may_not_use_them),
     };
     return HARNESS_MAIN("file", tests);
