@@ -609,7 +609,6 @@ static void *catcher_main(void *unused) {
 /* heist_run on a plain thread: its worker 0 has the caller's mask, so coroutines are hit where they stand. */
 static int main_coro(void *arg, void **out) {
     struct stress_rng *rng = arg;
-    join_targets();
     while (more()) {
         double until = heist_time() + (double)stress_between(rng, 1, 3000) * 1e-6;
         heist_task *t[4];
@@ -647,6 +646,7 @@ static void *main_run_thread(void *arg) {
     o.exception_handler = stress_exception;
     let_signals_in(true);
     pthread_sigmask(SIG_BLOCK, NULL, &before);
+    join_targets(); /* this thread, which stays; the main task may run on any worker */
     int err = heist_run(main_coro, &m->rng, &o, &out);
     stress_check(err == 0 && out == &m->rng, "heist_run answered %s", heist_error_name(err));
     pthread_sigmask(SIG_BLOCK, NULL, &after);
