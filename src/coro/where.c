@@ -24,8 +24,10 @@ static unsigned users[_NSIG];
 static bool chained[_NSIG];
 static struct sigaction earlier[_NSIG];
 
-/* Asked and not yet arrived, of all threads. */
-static _Atomic(int) under_way;
+/* What a request is told by from every other signal of that number: a code that nobody else uses (the kernel leaves
+ * those below zero to who sends to himself).  One that comes late, a detector having held it back until its thread had
+ * gone on, and perhaps to another runtime, is dropped by it, and never passed on. */
+#define OUR_CODE (-0x4857)
 
 static _Thread_local struct heist__where *mine;
 
@@ -84,22 +86,14 @@ static void pass_on(int sig, siginfo_t *info, void *context) {
 static void on_signal(int sig, siginfo_t *info, void *context) {
     int saved = errno;
     struct heist__where *w = mine;
-    if (info->si_code == SI_QUEUE && w && info->si_value.sival_ptr == w && heist__forked()) {
-        errno = saved; /* asked of the parent: a detector held it back over the fork */
-        return;
-    }
-    bool ours = info->si_code == SI_QUEUE && info->si_pid == getpid();
-    if (ours && w && info->si_value.sival_ptr == w) {
-        a_sub_rlx(&under_way, 1); /* rlx, as all of it: a count */
+    if (info->si_code != OUR_CODE) {
+        pass_on(sig, info, context);
+    } else if (w && info->si_value.sival_ptr == w && !heist__forked()) { /* in a child: asked of the parent */
         int asked = HEIST__WHERE_ASKED;
         if (a_cas_ar(&w->state, &asked, HEIST__WHERE_TAKING)) { /* ar: one of the answer and the giving up */
             take(w, context);
             a_store_rel(&w->state, HEIST__WHERE_ANSWERED); /* rel: pairs with the asker's look */
         }
-    } else if (ours && !w && a_load_rlx(&under_way) > 0) {
-        a_sub_rlx(&under_way, 1); /* a detector held the signal back until its thread had gone on */
-    } else {
-        pass_on(sig, info, context);
     }
     errno = saved;
 }
@@ -184,21 +178,17 @@ int heist__where_ask(struct heist__where *w) {
     if (!a_cas_ar(&w->state, &idle, HEIST__WHERE_ASKED)) return -EBUSY; /* ar: pairs with done, and the handler */
     siginfo_t info;
     memset(&info, 0, sizeof info);
-    info.si_code = SI_QUEUE;
+    info.si_code = OUR_CODE;
     info.si_pid = getpid();
     info.si_uid = getuid();
     info.si_value.sival_ptr = w;
-    a_add_rlx(&under_way, 1);
     heist__spin_lock(&w->lock);
     info.si_signo = w->signal;
     /* The number cannot be another thread's meanwhile: its owner takes the lock before it ends. */
     long sent = w->thread ? syscall(SYS_rt_tgsigqueueinfo, getpid(), w->thread, w->signal, &info) : -1;
     int err = sent ? (w->thread ? -errno : -ESRCH) : 0;
     heist__spin_unlock(&w->lock);
-    if (err) {
-        a_sub_rlx(&under_way, 1);
-        a_store_rel(&w->state, HEIST__WHERE_IDLE); /* rel: pairs with the next ask */
-    }
+    if (err) a_store_rel(&w->state, HEIST__WHERE_IDLE); /* rel: pairs with the next ask */
     return err;
 }
 
