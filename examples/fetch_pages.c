@@ -34,7 +34,7 @@ static int serve_page(heist_stream *s, void *user) {
 /* ---- the client ---- */
 
 struct fetch {
-    char port[8], path[16];
+    char port[8], path[32];
 };
 
 /* The lines of a page, without the head; to be freed. */
