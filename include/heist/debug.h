@@ -27,7 +27,7 @@ HEIST_API int heist_debug_set_locks_hook(heist_debug_locks_fn held, unsigned fla
 
 /* ---- records ---- */
 
-#define HEIST_LOG_DEBUG 0 /* loops that start, stop and close, descriptors that come and go, polls that took long */
+#define HEIST_LOG_DEBUG 0 /* loops that start, stop and close, descriptors and processes that come and go, long polls */
 #define HEIST_LOG_INFO 1
 #define HEIST_LOG_WARNING 2 /* the level at first */
 #define HEIST_LOG_ERROR 3

@@ -87,6 +87,8 @@ static void reap(heist_process *p) {
     if (reg) p->closing = true;
     struct heist__waitnode *woken = heist__waitq_claim_all(&p->waiters, 0);
     heist__spin_unlock(&p->lock);
+    heist_loop *loop = heist__self()->loop;
+    if (loop) heist__loop_log(loop, "loop %p: process %d has ended: %d", (void *)loop, (int)p->pid, p->code);
     unlist(p);
     heist__waitq_wake_all(woken);
     if (reg) heist__reg_close(reg);
@@ -304,6 +306,8 @@ static int create(struct heist__exec *e, const heist_process_options *o, heist_p
         drop(p);
         return err;
     }
+    heist_loop *loop = heist__self()->loop;
+    heist__loop_log(loop, "loop %p: process %d has begun", (void *)loop, (int)p->pid);
     *out = p;
     return 0;
 }

@@ -1108,10 +1108,15 @@ static int sleeps_and_connects(void *arg, void **out) {
     if (c) heist_conn_close(c);
     if (s) heist_conn_close(s);
     if (l) heist_listener_close(l);
+    char *const argv[] = {"true", NULL};
+    heist_process *p = NULL;
+    if (!err) err = heist_create_subprocess_exec(argv, NULL, &p);
+    if (!err) err = heist_process_wait(p, HEIST_FOREVER, NULL);
+    heist_process_unref(p);
     return err;
 }
 
-static void loops_polls_and_connections_are_logged_at_debug_level_DBG_06(void **state) {
+static void loops_polls_connections_and_processes_are_logged_at_debug_level_DBG_06(void **state) {
     (void)state;
     struct record record = RECORD_INIT;
     heist_log_sink sink = {keep_record, &record}, none = {NULL, NULL};
@@ -1122,8 +1127,9 @@ static void loops_polls_and_connections_are_logged_at_debug_level_DBG_06(void **
         assert_int_equal(heist_loop_set_slow_callback_duration(loop, 0.01), 0);
         assert_int_equal(heist_loop_run_coroutine(loop, sleeps_and_connects, NULL, NULL, NULL), 0);
         harness_loop_end(loop);
-        static const char *const words[] = {" starts\n", " a poll took ", " is watched\n", " stops\n", " is closed\n"};
-        for (int i = 0; i < 5; i++) assert_int_equal(strstr(record_text(&record), words[i]) != NULL, debug);
+        static const char *const words[] = {" starts\n", " a poll took ", " is watched\n", " stops\n", " is closed\n",
+                                            " has begun\n", " has ended: 0\n"};
+        for (int i = 0; i < 7; i++) assert_int_equal(strstr(record_text(&record), words[i]) != NULL, debug);
     }
     assert_int_equal(heist_debug_set_log(&none, HEIST_LOG_DEBUG), -EINVAL);
     assert_int_equal(heist_debug_set_log(NULL, HEIST_LOG_NONE + 1), -EINVAL);
@@ -1221,7 +1227,7 @@ int main(void) {
         API_TEST(a_failure_that_somebody_saw_is_not_reported_DBG_08),
         API_TEST(a_loop_that_is_dropped_unclosed_is_reported_DBG_09),
         API_TEST(slow_steps_and_callbacks_are_reported_DBG_02),
-        API_TEST(loops_polls_and_connections_are_logged_at_debug_level_DBG_06),
+        API_TEST(loops_polls_connections_and_processes_are_logged_at_debug_level_DBG_06),
         API_TEST(without_memory_it_says_so_and_leaves_nothing),
         API_TEST(bad_input_is_refused),
     };
