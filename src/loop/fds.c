@@ -148,6 +148,44 @@ void heist__guest_forsake(struct heist__reg *r) {
     heist__reg_close(r); /* a call is in progress, so it ends nothing */
 }
 
+/* Under the registration's lock: whoever waits tries again.  True: somebody waited. */
+static bool send_off(struct heist__reg *r, struct heist__park *woken[2]) {
+    bool any = false;
+    for (int i = 0; i < 2; i++) {
+        struct heist__reg_slot *slot = &r->slots[i];
+        if (slot->state != HEIST__SLOT_WAITER) continue;
+        any = true;
+        if (heist__park_claim(slot->waiter, 0) == HEIST__CLAIM_WAKE) woken[i] = slot->waiter;
+        *slot = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
+    }
+    return any;
+}
+
+/* In one list, under its lock: the first registration of this loop for which somebody waits. */
+static bool strand_one(struct heist__reg *r, const heist_loop *loop, struct heist__park *woken[2]) {
+    bool any = false;
+    for (; r && !any; r = r->next) {
+        heist__spin_lock(&r->lock);
+        if (r->loop == loop) any = send_off(r, woken);
+        heist__spin_unlock(&r->lock);
+    }
+    return any;
+}
+
+void heist__fds_strand(const heist_loop *loop) {
+    for (int i = 0; i < LISTS; i++) {
+        bool again = true;
+        while (again) { /* the wake goes without the lock; each time there is one waiter less */
+            struct heist__park *woken[2] = {NULL, NULL};
+            heist__spin_lock(lock_of(i));
+            again = strand_one(lists[i], loop, woken);
+            heist__spin_unlock(lock_of(i));
+            for (int k = 0; k < 2; k++)
+                if (woken[k]) heist__park_wake(woken[k]);
+        }
+    }
+}
+
 /* One that came in when nobody was told of the close any more, and had registered before it: the poller has forgotten
  * him.  He tries again, and learns that there is no such descriptor.  (One that registers later is told so then.  And
  * one of another file, if the number is that already, tries in vain.) */
@@ -159,12 +197,7 @@ static void wake_strays(int fd) {
     heist__spin_unlock(lock_of(fd));
     if (!r) return;
     heist__spin_lock(&r->lock);
-    for (int i = 0; i < 2; i++) {
-        struct heist__reg_slot *slot = &r->slots[i];
-        if (slot->state != HEIST__SLOT_WAITER) continue;
-        if (heist__park_claim(slot->waiter, 0) == HEIST__CLAIM_WAKE) woken[i] = slot->waiter;
-        *slot = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
-    }
+    send_off(r, woken);
     heist__spin_unlock(&r->lock);
     for (int i = 0; i < 2; i++)
         if (woken[i]) heist__park_wake(woken[i]);

@@ -31,6 +31,10 @@ bool heist__fds_owned(int fd, bool guests);
 /* The poller of this loop knows the number by a registration, and so by nothing that was there before. */
 bool heist__fds_polled(int fd, const heist_loop *loop);
 
+/* The loop is closed and polls no more: who waits for a registration with it (tasks of other runtimes, for its own have
+ * ended) tries again, and moves the registration to a loop of his.  After `closed` is set: who comes later sees that. */
+void heist__fds_strand(const heist_loop *loop);
+
 /* 0 and the guest, one call in it; -EBUSY (owned), HEIST_ECLOSED (being closed), -ENOMEM. */
 int heist__guest_enter(int fd, struct heist__reg **out);
 void heist__guest_leave(struct heist__reg *r);

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "loop/fds.h"
 #include "loop/handle.h"
 #include "loop/poller_uring.h"
 #include "loop/reg.h"
@@ -121,6 +122,7 @@ void heist__loop_shut(heist_loop *loop) {
         job->klass->drop(job);
     }
     heist__watch_drop_all(loop);
+    if (a_load_acq(&loop->watched)) heist__fds_strand(loop); /* acq: pairs with reg_wait, as in poll_events */
     heist__sighandler_drop_all(loop);
     heist__loop_hook hook = a_load_acq(&heist__loop_shut_hook); /* acq: pairs with whoever set it */
     if (hook) hook(loop);

@@ -736,6 +736,49 @@ static void what_outlives_its_runtime_goes_on_in_the_next(void **state) {
     heist_listener_close(k.listener);
 }
 
+static int read_kept(void *arg, void **out) {
+    struct kept *k = arg;
+    char byte;
+    (void)out;
+    return heist_conn_read(k->conn, &byte, 1, HEIST_FOREVER) == 1 ? 0 : -EPROTO;
+}
+
+static int accept_kept(void *arg, void **out) {
+    struct kept *k = arg;
+    heist_conn *c;
+    (void)out;
+    int err = heist_accept(k->listener, HEIST_FOREVER, &c);
+    if (!err) heist_conn_close(c);
+    return err;
+}
+
+static void who_waits_in_one_runtime_outlives_the_other_that_watched(void **state) {
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct kept k;
+        heist_runtime *first = harness_runtime(0), *second = harness_runtime(0);
+        heist_task *t, *reader, *accepter;
+        assert_int_equal(heist_runtime_run_coroutine(first, first_life, &k, NULL, &t), 0);
+        assert_int_equal(heist_await(t, NULL), 0);
+        heist_unref(t);
+        assert_int_equal(heist_runtime_run_coroutine(second, read_kept, &k, NULL, &reader), 0);
+        assert_int_equal(heist_runtime_run_coroutine(second, accept_kept, &k, NULL, &accepter), 0);
+        if (i) usleep((unsigned)i * 500); /* they wait by now, or not yet */
+        harness_runtime_end(first);
+        assert_int_equal(heist_runtime_run_coroutine(second, write_and_connect, &k, NULL, &t), 0);
+        assert_int_equal(heist_await(t, NULL), 0);
+        assert_int_equal(heist_await(reader, NULL), 0);
+        assert_int_equal(heist_await(accepter, NULL), 0);
+        heist_unref(t);
+        heist_unref(reader);
+        heist_unref(accepter);
+        heist_conn_close(k.conn);
+        heist_conn_close(k.peer);
+        heist_listener_close(k.listener);
+        harness_runtime_end(second);
+    }
+}
+
 static const struct CMUnitTest tests[] = {
     API_TEST(addresses_are_read_and_written_in_one_form),
     API_TEST(bad_addresses_are_refused),
@@ -751,6 +794,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(connection_knows_both_ends),
     API_TEST(listeners_may_share_an_address_when_asked),
     API_TEST(what_outlives_its_runtime_goes_on_in_the_next),
+    API_TEST(who_waits_in_one_runtime_outlives_the_other_that_watched),
     API_TEST(listening_needs_a_loop),
     API_TEST(running_out_of_descriptors_is_a_code_and_passes),
     API_TEST(loop_and_runtime_without_descriptors_are_refused_and_leave_nothing),
