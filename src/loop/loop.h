@@ -228,6 +228,9 @@ bool heist__alarm_rang(struct heist__alarm *a);
 
 /* Calls the handler now, on this thread, when no other thread is in it. */
 void heist__loop_report(heist_loop *loop, const heist_report *report);
+/* By the task that runs, to its loop: with the words of its own failure, when that has the code.  name, extra: NULL
+ * or as in heist_report. */
+void heist__loop_report_mine(const char *message, int code, const char *name, const char *const *extra);
 /* The same by another loop's thread, for `loop` is stuck: its handler is called all the same, under by's lock. */
 void heist__loop_report_for(heist_loop *loop, heist_loop *by, const heist_report *report);
 /* Posts a report; failure and name are its own from now on. */

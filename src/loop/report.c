@@ -74,6 +74,23 @@ void heist__loop_report_for(heist_loop *loop, heist_loop *by, const heist_report
 
 void heist__loop_report(heist_loop *loop, const heist_report *report) { heist__loop_report_for(loop, loop, report); }
 
+void heist__loop_report_mine(const char *message, int code, const char *name, const char *const *extra) {
+    struct heist__self *self = heist__self();
+    heist_task *t = self->task;
+    heist_report r = HEIST_REPORT_INIT;
+    r.message = message;
+    r.code = code;
+    if (t->failure && t->failure->code == code) {
+        r.text = t->failure->message;
+        r.file = t->failure->file;
+        r.line = t->failure->line;
+    }
+    r.future = t;
+    r.name = name;
+    r.extra = extra;
+    heist_loop_call_exception_handler(self->loop, &r);
+}
+
 static void report_end(struct report_job *r) {
     heist__free(r->failure);
     heist__free(r->name);

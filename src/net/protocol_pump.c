@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "conc/self.h"
+#include "loop/loop.h"
 #include "net/protocol.h"
 #include "task/task.h"
 
@@ -17,25 +18,10 @@
 /* How the connection ends: a code, or END for an orderly one. */
 enum { GOES_ON = 0, END = 1 };
 
-static HEIST_NOINLINE void report(const char *what, int code) {
-    heist_task *t = heist__self()->task;
-    struct heist__failure *told = t->failure && t->failure->code == code ? t->failure : NULL;
-    heist_report r = HEIST_REPORT_INIT;
-    r.message = what;
-    r.code = code;
-    if (told) {
-        r.text = told->message;
-        r.file = told->file;
-        r.line = told->line;
-    }
-    r.future = t;
-    heist_loop_call_exception_handler(heist__self()->loop, &r);
-}
-
 /* What a callback gave, after its turn: below 0 it has failed. */
 static int ended(heist_transport *t, const char *what, int code) {
     heist__transport_leave(t);
-    if (code < 0 && code != -ECANCELED) report(what, code);
+    if (code < 0 && code != -ECANCELED) heist__loop_report_mine(what, code, NULL, NULL);
     return code;
 }
 

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "conc/self.h"
+#include "loop/loop.h"
 #include "net/server.h"
 #include "task/task.h"
 
@@ -32,8 +33,6 @@ static void apply(heist_stream *stream, heist_task *task, unsigned cut) {
 
 static HEIST_NOINLINE void report(struct heist__served *c, const char *message, int code) {
     heist_server *s = c->server;
-    heist_task *t = heist__self()->task;
-    struct heist__failure *told = t->failure && t->failure->code == code ? t->failure : NULL;
     char peer[128] = "unknown";
     heist_addr addr = {.length = sizeof(c->peer)};
     memcpy(&addr.storage, &c->peer, sizeof(c->peer));
@@ -42,20 +41,9 @@ static HEIST_NOINLINE void report(struct heist__served *c, const char *message, 
     s->failed++;
     heist__spin_unlock(&s->lock);
     char name[64];
-    heist_task_name(t, name, sizeof(name));
+    heist_task_name(heist__self()->task, name, sizeof(name));
     const char *const extra[] = {"peer", peer, NULL};
-    heist_report r = HEIST_REPORT_INIT;
-    r.message = message;
-    r.code = code;
-    if (told) {
-        r.text = told->message;
-        r.file = told->file;
-        r.line = told->line;
-    }
-    r.future = t;
-    r.name = name;
-    r.extra = extra;
-    heist_loop_call_exception_handler(heist__self()->loop, &r);
+    heist__loop_report_mine(message, code, name, extra);
 }
 
 /* In its own task: the stream, by the user's function. */
