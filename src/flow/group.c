@@ -34,7 +34,7 @@
 #include "base/fork.h"
 #include "conc/self.h"
 #include "sched/sched.h"
-#include "sync/waitq.h"
+#include "sync/wait_while.h"
 #include "task/task.h"
 
 enum { NEW, OPEN, LEAVING, LEFT };
@@ -275,42 +275,14 @@ int heist_group_enter(heist_group *g) {
     return entered ? 0 : HEIST_EINVALSTATE;
 }
 
-struct leaving {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    heist_group *group;
-};
-
-static bool publish(struct heist__wait *wait, heist_loop *loop) {
-    (void)loop;
-    struct leaving *l = heist_container_of(wait, struct leaving, wait);
-    heist_group *g = l->group;
-    heist__spin_lock(&g->lock);
-    bool waits = g->live > 0;
-    if (waits) {
-        l->node.park = wait->park;
-        heist__waitq_link(&g->leaving, &l->node);
-    }
-    heist__spin_unlock(&g->lock);
-    return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct leaving *l = heist_container_of(wait, struct leaving, wait);
-    heist__spin_lock(&l->group->lock);
-    heist__waitq_unlink(&l->group->leaving, &l->node);
-    heist__spin_unlock(&l->group->lock);
+static bool has_living(const void *object, uint64_t arg) {
+    (void)arg;
+    return ((const heist_group *)object)->live > 0;
 }
 
 /* 0, or -ECANCELED: and then some may live. */
 static int wait_for_children(heist_group *g) {
-    struct leaving l;
-    l.group = g;
-    l.node.linked = false;
-    l.wait.deadline_ns = INT64_MAX;
-    l.wait.publish = publish;
-    l.wait.withdraw = withdraw;
-    return heist__wait(&l.wait);
+    return heist__wait_while(&g->lock, &g->leaving, has_living, g, 0, INT64_MAX);
 }
 
 /* No child lives, and none can be made any more: one step, for others than children may make some, too. */

@@ -34,7 +34,7 @@
 #include "io/fd.h"
 #include "net/exec.h"
 #include "sched/suspend.h"
-#include "sync/waitq.h"
+#include "sync/wait_while.h"
 
 #define KILLED_MILLISECONDS 1000 /* how long a closing loop waits for the end of one that was killed */
 
@@ -49,7 +49,7 @@ static void drop(heist_process *p) {
 }
 
 enum { WATCHED, ORPHAN, ENDED };
-static int state_of(heist_process *p) { return p->reaped ? ENDED : p->reg ? WATCHED : ORPHAN; }
+static int state_of(const heist_process *p) { return p->reaped ? ENDED : p->reg ? WATCHED : ORPHAN; }
 
 static int look(heist_process *p) {
     heist__spin_lock(&p->lock);
@@ -435,31 +435,9 @@ static int watch_again(heist_process *p, struct heist__self *self) {
     return err;
 }
 
-struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    heist_process *p;
-};
-
-static bool publish(struct heist__wait *wait, heist_loop *loop) {
-    (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->p->lock);
-    wait->code = 0;
-    bool waits = state_of(w->p) == WATCHED;
-    if (waits) {
-        w->node.park = wait->park;
-        heist__waitq_link(&w->p->waiters, &w->node);
-    }
-    heist__spin_unlock(&w->p->lock);
-    return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->p->lock);
-    heist__waitq_unlink(&w->p->waiters, &w->node);
-    heist__spin_unlock(&w->p->lock);
+static bool goes_on(const void *object, uint64_t arg) {
+    (void)arg;
+    return state_of(object) == WATCHED;
 }
 
 static int wait_for_end(heist_process *p, int64_t until) {
@@ -468,13 +446,7 @@ static int wait_for_end(heist_process *p, int64_t until) {
         if (state == ENDED) return 0;
         if (state == ORPHAN) err = watch_again(p, heist__self());
         if (err) return err;
-        struct waiting w;
-        w.p = p;
-        w.node.linked = false;
-        w.wait.deadline_ns = until;
-        w.wait.publish = publish;
-        w.wait.withdraw = withdraw;
-        err = heist__wait(&w.wait);
+        err = heist__wait_while(&p->lock, &p->waiters, goes_on, p, 0, until);
         if (err) return err;
     }
 }

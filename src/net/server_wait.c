@@ -5,48 +5,22 @@
 #include "base/fork.h"
 #include "net/server.h"
 #include "sched/suspend.h"
+#include "sync/wait_while.h"
 
-struct waiting {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    heist_server *server;
-    struct heist__waitq *queue;
+struct asked {
+    const heist_server *server;
     bool (*ready)(const heist_server *s, uint64_t arg);
-    uint64_t arg;
 };
 
-static bool publish(struct heist__wait *wait, heist_loop *loop) {
-    (void)loop;
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->server->lock);
-    bool waits = !w->ready(w->server, w->arg);
-    if (waits) {
-        w->node.park = wait->park;
-        heist__waitq_link(w->queue, &w->node);
-    }
-    heist__spin_unlock(&w->server->lock);
-    return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct waiting *w = heist_container_of(wait, struct waiting, wait);
-    heist__spin_lock(&w->server->lock);
-    heist__waitq_unlink(w->queue, &w->node);
-    heist__spin_unlock(&w->server->lock);
+static bool not_ready(const void *object, uint64_t arg) {
+    const struct asked *a = object;
+    return !a->ready(a->server, arg);
 }
 
 int heist__server_wait(heist_server *s, struct heist__waitq *q, bool (*ready)(const heist_server *, uint64_t),
                        uint64_t arg, int64_t deadline_ns) {
-    struct waiting w;
-    w.server = s;
-    w.queue = q;
-    w.ready = ready;
-    w.arg = arg;
-    w.node.linked = false;
-    w.wait.deadline_ns = deadline_ns;
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
-    return heist__wait(&w.wait);
+    struct asked a = {s, ready};
+    return heist__wait_while(&s->lock, q, not_ready, &a, arg, deadline_ns);
 }
 
 static bool is_over(const heist_server *s, uint64_t arg) {

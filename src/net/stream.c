@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "conc/self.h"
 #include "loop/loop.h"
+#include "sync/wait_while.h"
 
 #define DEFAULT_LIMIT 65536
 #define DEFAULT_HIGH 65536
@@ -145,44 +146,20 @@ int heist_stream_is_closing(heist_stream *s) {
 
 /* ---- waiting ---- */
 
-struct stream_wait {
-    struct heist__wait wait;
-    struct heist__waitnode node;
+struct asked {
     heist_stream *stream;
-    struct heist__waitq *queue;
     bool (*waits)(heist_stream *s);
 };
 
-static bool publish(struct heist__wait *wait, heist_loop *loop) {
-    (void)loop;
-    struct stream_wait *w = heist_container_of(wait, struct stream_wait, wait);
-    heist__spin_lock(&w->stream->lock);
-    bool waits = w->waits(w->stream);
-    if (waits) {
-        w->node.park = wait->park;
-        heist__waitq_link(w->queue, &w->node);
-    }
-    heist__spin_unlock(&w->stream->lock);
-    return waits;
-}
-
-static void withdraw(struct heist__wait *wait) {
-    struct stream_wait *w = heist_container_of(wait, struct stream_wait, wait);
-    heist__spin_lock(&w->stream->lock);
-    heist__waitq_unlink(w->queue, &w->node);
-    heist__spin_unlock(&w->stream->lock);
+static bool ask(const void *object, uint64_t arg) {
+    const struct asked *a = object;
+    (void)arg;
+    return a->waits(a->stream);
 }
 
 int heist__stream_wait(heist_stream *s, struct heist__waitq *q, bool (*waits)(heist_stream *s), double deadline) {
-    struct stream_wait w;
-    w.stream = s;
-    w.queue = q;
-    w.waits = waits;
-    w.node.linked = false;
-    w.wait.deadline_ns = heist__ns_from_seconds(deadline);
-    w.wait.publish = publish;
-    w.wait.withdraw = withdraw;
-    return heist__wait(&w.wait);
+    struct asked a = {s, waits};
+    return heist__wait_while(&s->lock, q, ask, &a, 0, heist__ns_from_seconds(deadline));
 }
 
 static bool not_gone(heist_stream *s) { return !s->freed; }

@@ -23,6 +23,7 @@
 #include "base/options.h"
 #include "conc/self.h"
 #include "sync/port.h"
+#include "sync/wait_while.h"
 
 /* A bounded queue of no more than this has its store from birth, and needs no memory later. */
 enum { FIXED_ROOM = 1024, FIRST_ROOM = 64 };
@@ -314,31 +315,9 @@ int heist_queue_get_nowait(heist_queue *q, void **out) {
 
 /* ---- join, task_done, shutdown ---- */
 
-struct joining {
-    struct heist__wait wait;
-    struct heist__waitnode node;
-    heist_queue *queue;
-};
-
-static bool publish_join(struct heist__wait *w, heist_loop *loop) {
-    struct joining *j = heist_container_of(w, struct joining, wait);
-    heist_queue *q = j->queue;
-    (void)loop;
-    heist__spin_lock(&q->port.lock);
-    bool waits = q->unfinished > 0;
-    if (waits) {
-        j->node.park = w->park;
-        heist__waitq_link(&q->joiners, &j->node);
-    }
-    heist__spin_unlock(&q->port.lock);
-    return waits;
-}
-
-static void withdraw_join(struct heist__wait *w) {
-    struct joining *j = heist_container_of(w, struct joining, wait);
-    heist__spin_lock(&j->queue->port.lock);
-    heist__waitq_unlink(&j->queue->joiners, &j->node);
-    heist__spin_unlock(&j->queue->port.lock);
+static bool has_unfinished(const void *object, uint64_t arg) {
+    (void)arg;
+    return ((const heist_queue *)object)->unfinished > 0;
 }
 
 static int join(heist_queue *q, int64_t deadline_ns) {
@@ -352,13 +331,7 @@ static int join(heist_queue *q, int64_t deadline_ns) {
         heist__wait_skipped(self);
         return 0;
     }
-    struct joining j;
-    j.queue = q;
-    j.node.linked = false;
-    j.wait.deadline_ns = deadline_ns;
-    j.wait.publish = publish_join;
-    j.wait.withdraw = withdraw_join;
-    return heist__wait(&j.wait);
+    return heist__wait_while(&q->port.lock, &q->joiners, has_unfinished, q, 0, deadline_ns);
 }
 
 int heist_queue_join(heist_queue *q) { return q ? join(q, INT64_MAX) : -EINVAL; }
