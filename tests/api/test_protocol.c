@@ -1,6 +1,6 @@
 /* Transports and protocols: the order of the callbacks, that they never overlap, flow control both ways, and each way a
  * connection may end. */
-#include "support/harness.h"
+#include "support/outcome.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -10,43 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#define LIMIT (heist_time() + 120)
-#define WANT(cond)                                                                                                     \
-    do {                                                                                                               \
-        if (!(cond)) return heist_fail(-EPROTO, "line %d: %s", __LINE__, #cond);                                       \
-    } while (0)
-
-struct outcome {
-    heist_coro_fn fn;
-    void *arg;
-    char text[256];
-};
-
-static int watched(void *arg, void **out) {
-    struct outcome *o = arg;
-    heist_task *t;
-    (void)out;
-    int err = heist_create_task(o->fn, o->arg, NULL, &t);
-    if (err < 0) return err;
-    err = heist_await(t, NULL);
-    heist_exception e = HEIST_EXCEPTION_INIT;
-    if (err < 0 && heist_future_exception(t, &e) == 0) snprintf(o->text, sizeof o->text, "%s", e.message);
-    heist_unref(t);
-    return err;
-}
-
-static void must_run_with(heist_coro_fn fn, void *arg, heist_exception_handler handler, void *user) {
-    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
-    struct outcome o = {fn, arg, ""};
-    opts.workers = harness_workers();
-    opts.exception_handler = handler;
-    opts.exception_user = user;
-    int err = heist_run(watched, &o, &opts, NULL);
-    if (err < 0) fail_msg("%s: %s", heist_error_name(err), o.text);
-}
-
-static void must_run(heist_coro_fn fn, void *arg) { must_run_with(fn, arg, NULL, NULL); }
 
 /* ---- a protocol that notes what it is told ---- */
 

@@ -1,5 +1,5 @@
 /* Servers: starting, serving, limits, running out, and every way to end.  Loopback only. */
-#include "support/harness.h"
+#include "support/outcome.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,52 +15,6 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-/* In machine time: sockets are the kernel's. */
-static int run_with(heist_coro_fn fn, void *arg, heist_exception_handler handler, void *user) {
-    heist_runtime_options opts = HEIST_RUNTIME_OPTIONS_INIT;
-    opts.workers = harness_workers();
-    opts.exception_handler = handler;
-    opts.exception_user = user;
-    return heist_run(fn, arg, &opts, NULL);
-}
-
-static int run_real(heist_coro_fn fn, void *arg) { return run_with(fn, arg, NULL, NULL); }
-
-#define LIMIT (heist_time() + 120)
-/* In a coroutine: the first thing that is not as it should be ends it, with its line. */
-#define WANT(cond)                                                                                                     \
-    do {                                                                                                               \
-        if (!(cond)) return heist_fail(-EPROTO, "line %d: %s", __LINE__, #cond);                                       \
-    } while (0)
-
-/* Runs a coroutine, and says where it failed. */
-struct outcome {
-    heist_coro_fn fn;
-    void *arg;
-    char text[256];
-};
-
-static int watched(void *arg, void **out) {
-    struct outcome *o = arg;
-    heist_task *t;
-    (void)out;
-    int err = heist_create_task(o->fn, o->arg, NULL, &t);
-    if (err < 0) return err;
-    err = heist_await(t, NULL);
-    heist_exception e = HEIST_EXCEPTION_INIT;
-    if (err < 0 && heist_future_exception(t, &e) == 0) snprintf(o->text, sizeof o->text, "%s", e.message);
-    heist_unref(t);
-    return err;
-}
-
-static void must_run_with(heist_coro_fn fn, void *arg, heist_exception_handler handler, void *user) {
-    struct outcome o = {fn, arg, ""};
-    int err = run_with(watched, &o, handler, user);
-    if (err < 0) fail_msg("%s: %s", heist_error_name(err), o.text);
-}
-
-static void must_run(heist_coro_fn fn, void *arg) { must_run_with(fn, arg, NULL, NULL); }
 
 /* ---- handlers and clients ---- */
 
