@@ -2,7 +2,10 @@
  *
  * A session stands under the name that was verified when it was made: whoever offers it skips the certificate, so it
  * must not serve another name.  Those of TLS 1.3 are used once, as the protocol wants it, and a server gives two at a
- * time; those of 1.2 may be used again.  A short list, the oldest first, under the context's lock. */
+ * time; those of 1.2 may be used again.  A short list, the oldest first, under the context's lock.
+ *
+ * What stands in the list is a copy that no connection holds: two threads never share a session, and nothing rests on
+ * the order of its last two references. */
 #include <string.h>
 #include <time.h>
 
@@ -25,7 +28,12 @@ int heist__tls_new_session(SSL *ssl, SSL_SESSION *session) {
     if (!t || !t->peer) return 0;
     heist_tls_context *ctx = t->ctx;
     char *peer = OPENSSL_strdup(t->peer);
-    if (!peer) return 0; /* a session less costs time, not truth */
+    SSL_SESSION *copy = SSL_SESSION_dup(session);
+    if (!peer || !copy) { /* a session less costs time, not truth */
+        OPENSSL_free(peer);
+        SSL_SESSION_free(copy);
+        return 0;
+    }
     heist__tls_lock(&ctx->lock);
     if (!ctx->sessions) ctx->sessions = OPENSSL_zalloc(HEIST__TLS_SESSIONS * sizeof(ctx->sessions[0]));
     bool takes = ctx->sessions != NULL;
@@ -35,11 +43,14 @@ int heist__tls_new_session(SSL *ssl, SSL_SESSION *session) {
             if (strcmp(ctx->sessions[i].peer, peer) == 0) same++, first = i;
         if (same >= HEIST__TLS_SESSIONS_OF_ONE) forget(ctx, first, true);
         else if (ctx->session_count == HEIST__TLS_SESSIONS) forget(ctx, 0, true);
-        ctx->sessions[ctx->session_count++] = (struct heist__tls_session){peer, session};
+        ctx->sessions[ctx->session_count++] = (struct heist__tls_session){peer, copy};
     }
     heist__tls_unlock(&ctx->lock);
-    if (!takes) OPENSSL_free(peer);
-    return takes;
+    if (!takes) {
+        OPENSSL_free(peer);
+        SSL_SESSION_free(copy);
+    }
+    return 0;
 }
 
 void heist__tls_offer_session(heist_tls_context *ctx, SSL *ssl, const char *peer) {
@@ -53,8 +64,9 @@ void heist__tls_offer_session(heist_tls_context *ctx, SSL *ssl, const char *peer
         } else if (SSL_SESSION_get_protocol_version(s) >= TLS1_3_VERSION) {
             found = s;
             forget(ctx, i, false);
-        } else if (SSL_SESSION_up_ref(s) == 1) {
-            found = s;
+        } else {
+            found = SSL_SESSION_dup(s);
+            if (!found) break;
         }
     }
     heist__tls_unlock(&ctx->lock);

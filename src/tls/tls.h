@@ -95,7 +95,7 @@ int heist__tls_parse_alpn(const char *text, unsigned char **out, unsigned *lengt
 void heist__tls_forget_names(heist_tls_context *ctx);
 
 /* session.c: what a client keeps. */
-int heist__tls_new_session(SSL *ssl, SSL_SESSION *session); /* a callback of OpenSSL: takes the reference with 1 */
+int heist__tls_new_session(SSL *ssl, SSL_SESSION *session); /* a callback of OpenSSL: 0, it takes no reference */
 void heist__tls_offer_session(heist_tls_context *ctx, SSL *ssl, const char *peer);
 
 /* ---- connections ---- */
