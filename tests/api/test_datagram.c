@@ -182,6 +182,7 @@ struct waiter {
     heist_datagram *d;
     double deadline;
     _Atomic(int) got;
+    _Atomic(bool) begun;
     int code;
 };
 
@@ -190,6 +191,7 @@ static int receive_until_refused(void *arg, void **out) {
     char buf[8];
     ptrdiff_t n;
     (void)out;
+    w->begun = true;
     while ((n = heist_datagram_recv(w->d, buf, sizeof buf, w->deadline)) >= 0) w->got++;
     w->code = (int)n;
     return 0;
@@ -207,6 +209,7 @@ static int several_scene(void *arg, void **out) {
         w[i].d = d;
         w[i].deadline = HEIST_FOREVER;
         w[i].got = 0;
+        w[i].begun = false;
         SEE_IS(0, heist_create_task(receive_until_refused, &w[i], NULL, &task[i]));
     }
     for (int i = 0; i < DATAGRAMS; i++) SEE_IS(0, heist_datagram_sendto(sender, "x", 1, &at, HEIST_FOREVER));
@@ -302,9 +305,11 @@ static int cancel_scene(void *arg, void **out) {
         w[i].d = d;
         w[i].deadline = HEIST_FOREVER;
         w[i].got = 0;
+        w[i].begun = false;
         SEE_IS(0, heist_create_task(receive_until_refused, &w[i], NULL, &task[i]));
     }
-    SEE_IS(0, heist_sleep(0.002));
+    while (!w[0].begun || !w[1].begun) SEE_IS(0, heist_sleep(0.0001)); /* one that is not begun is never begun */
+    SEE_IS(0, heist_sleep(0.001));                                     /* in the call, or at its entry: both are right */
     for (int i = 0; i < 2; i++) {
         SEE_IS(1, heist_cancel(task[i]));
         SEE_IS(0, heist_await(task[i], NULL));
