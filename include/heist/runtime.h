@@ -40,10 +40,10 @@ struct heist_runtime_options {
  * HEIST_BACKEND_AUTO takes what the environment variable HEIST_BACKEND says (epoll, io_uring, or uring for short), else
  * epoll.  With HEIST_BACKEND_IO_URING each loop has a ring, where the kernel allows that (Linux 5.18, no filter in front
  * of it); elsewhere it is epoll all the same, and heist_loop_backend tells.  A ring costs a loop some 100 KiB.  Reads,
- * writes, opens and syncs of heist/file.h then go through it instead of the executor.  The kernel does a part of a ring's
- * work on the thread that asked for it: blocking calls there that the kernel does not restart (epoll_wait, recv with
- * SO_RCVTIMEO) may end with EINTR without any signal; a worker that stands in the kernel and cannot be interrupted also
- * delays what its ring waits for; and a socket that another worker closes may reach its peer a moment later. */
+ * writes, opens, stats and syncs of heist/file.h then go through it instead of the executor.  The kernel does a part of
+ * a ring's work on the thread that asked for it: blocking calls there that the kernel does not restart (epoll_wait, recv
+ * with SO_RCVTIMEO) may end with EINTR without any signal; a worker that stands in the kernel and cannot be interrupted
+ * also delays what its ring waits for; and a socket that another worker closes may reach its peer a moment later. */
 #define HEIST_BACKEND_AUTO 0
 #define HEIST_BACKEND_EPOLL 1
 #define HEIST_BACKEND_IO_URING 2

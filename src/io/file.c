@@ -426,8 +426,9 @@ static int ask(heist_file *f, int what, int64_t number, struct stat *st) {
     int err = enter(f);
     if (err) return err;
     struct question q = {f->fd, what, number, st};
-    if ((what == SYNC || what == DATASYNC) && heist__ring_here()) err = heist__ring_sync(f->fd, what == DATASYNC);
-    else err = heist__offload(ask_job, &q);
+    if (what == TRUNCATE || !heist__ring_here()) err = heist__offload(ask_job, &q); /* no such operation before 6.9 */
+    else if (what == STAT) err = heist__ring_stat(f->fd, "", AT_EMPTY_PATH, st);
+    else err = heist__ring_sync(f->fd, what == DATASYNC);
     leave(f);
     return err;
 }

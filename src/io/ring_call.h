@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 /* Of a task, in machine time, on a loop with a ring. */
 bool heist__ring_here(void);
@@ -16,5 +17,7 @@ int64_t heist__ring_read(int fd, void *buf, size_t size, int64_t offset);
 int64_t heist__ring_write(int fd, const void *buf, size_t size, int64_t offset);
 int heist__ring_sync(int fd, bool data_only);
 int heist__ring_open_file(const char *path, int flags, unsigned mode);
+/* Of the path from fd (AT_FDCWD), or of fd itself, with an empty path and AT_EMPTY_PATH in flags. */
+int heist__ring_stat(int fd, const char *path, int flags, struct stat *out);
 
 #endif

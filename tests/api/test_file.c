@@ -638,6 +638,50 @@ static void whole_files_and_names_are_one_call(void **state) {
     drop_folder();
 }
 
+static bool same_stat(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_mode == b->st_mode && a->st_nlink == b->st_nlink &&
+           a->st_uid == b->st_uid && a->st_gid == b->st_gid && a->st_rdev == b->st_rdev && a->st_size == b->st_size &&
+           a->st_blksize == b->st_blksize && a->st_blocks == b->st_blocks &&
+           !memcmp(&a->st_atim, &b->st_atim, sizeof a->st_atim) && !memcmp(&a->st_mtim, &b->st_mtim, sizeof a->st_mtim) &&
+           !memcmp(&a->st_ctim, &b->st_ctim, sizeof a->st_ctim);
+}
+
+/* The ring answers in words of its own, which are put into those of stat. */
+static int stat_all(void *arg, void **out) {
+    (void)arg, (void)out;
+    STEP(heist_write_file(in_folder("plain"), "0123456789", 10, 0640) == 0);
+    STEP(symlink("plain", in_folder("link")) == 0 && link(in_folder("plain"), in_folder("second")) == 0);
+    STEP(symlink("nowhere", in_folder("dangling")) == 0);
+    const char *const paths[] = {in_folder("plain"), in_folder("link"), folder, "/dev/null", "/proc/self/status"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        struct stat theirs, ours;
+        heist_file *f = NULL;
+        STEP(stat(paths[i], &theirs) == 0 && heist_stat(paths[i], &ours) == 0);
+        if (i < 4) STEP(same_stat(&ours, &theirs));
+        STEP(lstat(paths[i], &theirs) == 0 && heist_lstat(paths[i], &ours) == 0);
+        if (i < 4) STEP(same_stat(&ours, &theirs));
+        STEP(heist_file_open(paths[i], O_RDONLY, 0, &f) == 0);
+        STEP(fstat(heist_file_fd(f), &theirs) == 0 && heist_file_stat(f, &ours) == 0);
+        if (i < 4) STEP(same_stat(&ours, &theirs));
+        STEP(heist_file_close(f) == 0);
+    }
+    struct stat st, before;
+    memset(&st, 'x', sizeof st);
+    before = st;
+    STEP(heist_stat(in_folder("dangling"), &st) == -ENOENT && heist_stat(in_folder("plain/no"), &st) == -ENOTDIR);
+    STEP(!memcmp(&st, &before, sizeof st)); /* untouched */
+    STEP(heist_cancel(heist_current_task()) >= 0 && heist_stat("/", &st) == -ECANCELED);
+    STEP(!memcmp(&st, &before, sizeof st) && heist_stat("/", &st) == 0);
+    return 0;
+}
+
+static void stat_says_what_the_system_says(void **state) {
+    (void)state;
+    make_folder();
+    assert_int_equal(said(harness_run(stat_all, NULL, NULL)), 0);
+    drop_folder();
+}
+
 enum { ENTRIES = 1200 }; /* more than are read ahead at a time */
 
 static int list_folder(void *arg, void **out) {
@@ -937,6 +981,7 @@ int main(void) {
         API_TEST(lines_and_the_position_agree),
         API_TEST(failed_line_loses_nothing),
         API_TEST(whole_files_and_names_are_one_call),
+        API_TEST(stat_says_what_the_system_says),
         API_TEST(directory_is_listed_whole),
         API_TEST(changes_come_in_their_order),
         API_TEST(wait_for_changes_ends_by_cancel_and_close),
