@@ -10,7 +10,7 @@
 
 all_rivals="go tokio tokio-ct libuv boost_fiber boost_asio tbb asyncio uvloop nginx"
 all_baselines="raw_c raw_epoll" # floors, not rivals
-all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip mutex blocked generator context stream accept echo http_hello"
+all_workloads="yield spawn_join spawn_many gather fib skynet pingpong ring pipeline queue select sleepers sleepers.callback timer_churn foreign_submit foreign_roundtrip quiet mutex blocked generator context stream accept echo http_hello"
 
 say() { echo "bench: $*" >&2; }
 has_word() { [[ " $2 " == *" $1 "* ]]; } # WORD LIST
@@ -47,6 +47,11 @@ compile() { # OUTPUT SOURCE COMMAND...: skipped if the output is newer
   [[ $out -nt $from ]] && return 0
   "$@" -o "$out.new" "$from" "${libs[@]}" && mv "$out.new" "$out"
 }
+newer() { # PROGRAM SOURCE...: the program is newer than each of its sources
+  local out=$peers_build/$1 from
+  shift
+  for from; do [[ $out -nt $peers_src/$from ]] || return 1; done
+}
 build_tokio() {
   local registry t=$peers_build/tokio-src
   registry=$(dpkg -L librust-tokio-dev | sed -n 's#\(.*/registry\)/tokio-[0-9.]*$#\1#p' | head -1)
@@ -61,7 +66,7 @@ build_peer() {
     raw_c) compile raw_c-bench raw_c/bench.c "${c[@]}" ;;
     raw_epoll) compile raw_epoll-bench epoll/epoll.c "${c[@]}" ;;
     go) (cd "$peers_src/go" && GOFLAGS=-mod=mod GOPROXY=off GOCACHE="$peers_build/go-cache" go build -buildvcs=false -o "$peers_build/go-bench" .) ;;
-    tokio | tokio-ct) [[ $peers_build/tokio-bench -nt $peers_src/tokio/src/main.rs && $peers_build/tokio-bench -nt $peers_src/tokio/src/blocked.rs ]] || build_tokio ;;
+    tokio | tokio-ct) newer tokio-bench tokio/src/main.rs tokio/src/blocked.rs tokio/src/quiet.rs || build_tokio ;;
     libuv) libs=(-luv -lpthread); compile libuv-bench libuv/bench.c "${c[@]}" ;;
     boost_fiber) libs=(-lboost_fiber -lboost_context -lpthread); compile boost_fiber-bench boost_fiber/bench.cpp "${cxx[@]}" -std=c++17 ;;
     boost_asio) compile boost_asio-bench boost_asio/bench.cpp "${cxx[@]}" -std=c++20 ;;
@@ -112,9 +117,13 @@ command_of() { # sets the array cmd
 workers_of() { # the worker counts of a peer and workload
   case $1:$2 in
     heist*:yield | heist*:timer_churn) echo 1 ;;
+    heist*:pipeline | go:pipeline | tokio:pipeline) echo 1 2 8 ;;
+    *:pipeline) ;;
     heist*:blocked | go:blocked | tokio:blocked) echo 1 2 8 ;;
     heist*) echo 1 2 ;;
     *:blocked) ;;
+    go:quiet | tokio:quiet) echo 1 2 ;;
+    *:quiet) ;;
     *:sleepers.callback) ;;
     raw_epoll:echo | raw_epoll:http_hello) echo 1 2 ;;
     raw_epoll:*) ;;
