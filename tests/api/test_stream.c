@@ -381,11 +381,14 @@ static int reset_while_waiting(void *arg, void **out) {
     (void)arg, (void)out;
     struct pair p;
     char buf[8];
+    heist_task *t;
     open_tcp(&p, NULL);
-    int err = heist_create_task(reset_later, &p, NULL, NULL);
+    int err = heist_create_task(reset_later, &p, NULL, &t);
     if (err < 0) return err;
     WANT_CODE(heist_stream_read(p.s, buf, sizeof buf), -ECONNRESET);
     WANT_CODE(heist_stream_read(p.s, buf, sizeof buf), -ECONNRESET);
+    WANT_CODE(heist_await(t, NULL), 0); /* it writes into p after the close */
+    heist_unref(t);
     close_pair(&p);
     return 0;
 }

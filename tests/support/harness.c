@@ -135,6 +135,15 @@ void harness_join(pthread_t thread) {
     if (pthread_join(thread, NULL) != 0) abort();
 }
 
+void harness_stands(heist_task *task) {
+    for (;;) {
+        void *frame;
+        int n = heist_task_get_stack(task, &frame, 1); /* 0: it has not begun, or is done */
+        if (heist_future_done(task) || (n != 0 && n != -EBUSY)) return;
+        heist_sleep(0.0002);
+    }
+}
+
 /* ---- loops and runtimes ---- */
 
 static heist_loop *loop_with(unsigned flags) {

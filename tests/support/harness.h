@@ -51,6 +51,10 @@ void harness_one_pass(heist_loop *loop);
 pthread_t harness_thread(void *(*fn)(void *arg), void *arg);
 void harness_join(pthread_t thread);
 
+/* Returns when the task has begun and stands in a wait, or has ended.  (One that is cancelled before it begins never
+ * runs.)  A pause does not tell: on a loaded machine another worker may have taken the task and not come to it. */
+void harness_stands(heist_task *task);
+
 /* Now, and how much of it: threads, descriptors, blocks that the library holds, resident bytes. */
 int harness_threads(void);
 int harness_descriptors(void);
