@@ -373,7 +373,7 @@ static void who_is_late_or_cancelled_leaves_the_query_behind(void **state) {
 struct asking {
     struct world *w;
     const char *name;
-    int result;
+    _Atomic(int) result;
 };
 
 static int ask_one(void *arg, void **out) {
