@@ -41,7 +41,7 @@ static void fail_each_allocation(int (*scenario)(void), bool all_later) {
         if (frees != makes) fail_msg("allocation %ld failing: %d arguments, %d freed", n, makes, frees);
         if (harness_blocks() != blocks) fail_msg("allocation %ld failing: %ld blocks left", n, harness_blocks() - blocks);
         assert_int_equal(harness_descriptors(), descriptors);
-        for (int i = 0; i < 1000 && harness_threads() > threads; i++) heist_sleep(0.001);
+        for (int i = 0; i < 30000 && harness_threads() > threads; i++) heist_sleep(0.001);
         assert_int_equal(harness_threads(), threads);
         if (asked < n) break; /* nothing failed in this run */
         assert_true(n < ALLOCATIONS_MAX);

@@ -424,26 +424,31 @@ static void a_child_that_does_not_read_its_input_is_no_failure_PROC_07(void **st
     play(deaf);
 }
 
-/* The child says a word, and the rest when it is told to. */
+/* The child says a word, repeats ours, and says the rest when it is told to; by files, for its descriptors are ours. */
 static int cut_short(void *arg, void **out) {
     (void)arg, (void)out;
     heist_process *p = NULL;
     heist_process_output got = HEIST_PROCESS_OUTPUT_INIT;
     heist_process_options o = with_pipes();
-    EXPECT(heist_create_subprocess_shell("trap 'echo second; exit 0' USR1; echo first; read x; echo $x; "
-                                         "while :; do sleep 0.01; done", &o, &p) == 0);
+    char folder[] = "/tmp/heist-test-XXXXXX", said[64], go_on[64], command[256];
+    EXPECT(mkdtemp(folder) != NULL);
+    snprintf(said, sizeof said, "%s/said", folder);
+    snprintf(go_on, sizeof go_on, "%s/go-on", folder);
+    snprintf(command, sizeof command,
+             "echo first; read x; echo $x; : >%s; while [ ! -e %s ]; do sleep 0.01; done; echo second", said, go_on);
+    EXPECT(heist_create_subprocess_shell(command, &o, &p) == 0);
     EXPECT(heist_process_communicate(p, "word\n", 5, heist_time() + 0.05, &got) == -ETIMEDOUT);
     heist_cancel(heist_current_task());
     EXPECT(heist_process_communicate(p, "word\n", 5, HEIST_FOREVER, &got) == -ECANCELED);
     heist_uncancel(heist_current_task());
     EXPECT(got.out == NULL && got.err == NULL);
-    /* Only when its trap stands; it has said so. */
-    int err = -ETIMEDOUT;
-    for (int i = 0; i < 10000 && err == -ETIMEDOUT; i++) {
+    int err = -ETIMEDOUT, after = 0; /* how many were cut short after it had said so */
+    while (err == -ETIMEDOUT) {
         err = heist_process_communicate(p, "word\n", 5, heist_time() + 0.02, &got);
-        if (err == -ETIMEDOUT && i == 50) heist_process_send_signal(p, SIGUSR1);
+        if (access(said, F_OK) == 0 && ++after == 5) close(open(go_on, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
     }
     EXPECT(err == 0 && got.code == 0);
+    EXPECT(unlink(said) == 0 && unlink(go_on) == 0 && rmdir(folder) == 0);
     EXPECT(got.out && strcmp(got.out, "first\nword\nsecond\n") == 0);
     heist_process_output_free(&got);
     EXPECT(heist_process_communicate(p, NULL, 0, HEIST_FOREVER, &got) == 0 && !got.out); /* it was handed over */
@@ -701,7 +706,7 @@ static int cancelled_waits(void *arg, void **out) {
     struct waiters w = {p, 0};
     heist_task *t = NULL;
     EXPECT(heist_create_task(waits, &w, NULL, &t) == 0);
-    EXPECT(heist_sleep(0.002) == 0); /* it waits, mostly */
+    harness_stands(t);
     heist_cancel(t);
     EXPECT(heist_await(t, NULL) == -ECANCELED);
     heist_unref(t);
@@ -714,7 +719,7 @@ static int cancelled_waits(void *arg, void **out) {
     EXPECT(heist_create_subprocess_shell("exec sleep 1000", &o, &p) == 0);
     w.p = p;
     EXPECT(heist_create_task(waits, &w, NULL, &t) == 0);
-    EXPECT(heist_sleep(0.002) == 0);
+    harness_stands(t); /* one that does not wait yet would not kill it */
     heist_cancel(t);
     EXPECT(heist_await(t, NULL) == -ECANCELED);
     heist_unref(t);
@@ -996,6 +1001,7 @@ static void a_status_that_somebody_else_took_is_an_error(void **state) {
 
 /* ---- the wrong place, fork, running out ---- */
 
+static _Atomic(int) called_back;
 static int from_a_callback(void *arg) {
     heist_process *p = arg, *other = NULL;
     heist_process_output got = HEIST_PROCESS_OUTPUT_INIT;
@@ -1004,6 +1010,7 @@ static int from_a_callback(void *arg) {
     EXPECT(heist_process_communicate(p, NULL, 0, HEIST_FOREVER, &got) == HEIST_ENOTINCORO);
     EXPECT(heist_process_stop(p, 1, NULL) == HEIST_ENOTINCORO);
     EXPECT(heist_process_send_signal(p, 0) == -ESRCH); /* what does not wait is for all */
+    called_back = 1;
     return 0;
 }
 
@@ -1014,8 +1021,9 @@ static int in_the_wrong_place(void *arg, void **out) {
     EXPECT(heist_create_subprocess_shell("true", NULL, &p) == 0);
     EXPECT(heist_process_wait(p, HEIST_FOREVER, NULL) == 0);
     EXPECT(heist_get_running_loop(&loop) == 0);
+    called_back = 0;
     EXPECT(heist_loop_call_soon(loop, from_a_callback, p, NULL, NULL) == 0);
-    EXPECT(heist_sleep(0.01) == 0);
+    while (!called_back) EXPECT(heist_sleep(0.001) == 0);
     heist_process_unref(p);
     return 0;
 }

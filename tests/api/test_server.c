@@ -82,6 +82,20 @@ static int ask(const heist_addr *where, heist_conn **conn) {
     return err;
 }
 
+/* Nobody listens there any more.  By a ring the kernel may let go of a listener a little after the close (runtime.h):
+ * then one more is let in. */
+static bool refused(const heist_addr *where) {
+    heist_conn *c;
+    heist_loop *loop;
+    for (;;) {
+        int err = heist_connect(where, LIMIT, &c);
+        if (err != 0) return err == -ECONNREFUSED;
+        heist_conn_close(c);
+        if (heist_get_running_loop(&loop) || strcmp(heist_loop_backend(loop), "io_uring") || heist_sleep(0.0005))
+            return false;
+    }
+}
+
 /* The end, or a reset: 0. */
 static int read_end(heist_conn *c) {
     char byte;
@@ -535,13 +549,13 @@ static int close_leaves(void *arg, void **out) {
     struct counts *c = arg;
     heist_server *server;
     heist_addr where;
-    heist_conn *conn, *other;
+    heist_conn *conn;
     (void)out;
     int err = start_local(echo, c, NULL, &server, &where);
     if (err < 0) return err;
     WANT(ask(&where, &conn) == 0);
     WANT(heist_server_close(server) == 0);
-    WANT(heist_connect(&where, LIMIT, &other) == -ECONNREFUSED); /* at once */
+    WANT(refused(&where)); /* at once */
     WANT(heist_server_sockets(server, NULL, 0) == 0);
     WANT(heist_server_close(server) == 0); /* again: nothing */
     WANT(heist_conn_write(conn, "m", 1, LIMIT, NULL) == 0 && read_byte(conn) == 0);
@@ -850,7 +864,7 @@ static int cancelled_waits(void *arg, void **out) {
         WANT(heist_connect(&where, LIMIT, &conn) == 0 && read_byte(conn) == 0);
         WANT(heist_create_task(wait_in, &w, NULL, &t) == 0);
         WANT(until(&w.waiting, 1) == 0);
-        WANT(heist_sleep(0.002) == 0);
+        harness_stands(t); /* a drain that has not begun would leave the server open */
         heist_cancel(t);
         WANT(heist_await(t, NULL) == -ECANCELED);
         heist_unref(t);
@@ -993,11 +1007,13 @@ static int no_descriptors(void *arg, void **out) {
     do err = heist_sleep(0.01), heist_server_get_stats(server, &stats);
     while (err == 0 && stats.shortages == 0);
     uint64_t at_first = stats.shortages;
+    double began = heist_time();
     if (err == 0) err = heist_sleep(0.05);
     heist_server_get_stats(server, &stats);
+    double slept = heist_time() - began; /* on a loaded machine it may be long; it tries about once a second */
     WANT(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     WANT(err == 0 && bad == 0);
-    WANT(stats.shortages - at_first <= 2); /* it does not spin */
+    WANT((double)(stats.shortages - at_first) <= 2 + 2 * slept); /* it does not spin */
     WANT(c->began == 1);
     heist_conn_close(first); /* the end of one of its own: the rest is served at once */
     WANT(until(&c->began, 1 + CLIENTS) == 0);
@@ -1480,7 +1496,7 @@ static int own_socket(void *arg, void **out) {
         WANT(heist_connect(&where, LIMIT, &conn) == 0);
         heist_conn_close(conn);
         close(other);
-        WANT(heist_connect(&where, LIMIT, &conn) == -ECONNREFUSED);
+        WANT(refused(&where));
     }
     return 0;
 }
