@@ -18,13 +18,21 @@
  *
  * One short lock guards nodes and queues.  It is held across the system call that hands entries over, which does not
  * wait. What could not be handed over (the kernel has no memory) is tried again at each wait, which then lasts RETRY_NS
- * at most.
+ * at most.  Those who are in a longer wait are called out of it by the loop's wake-up descriptor, whose own request has
+ * been with the kernel since long before.  None of them is missed:
+ *
+ *   who waits  deep++;      look at debts: none? wait, for long;  deep--
+ *   who owes   debts := 1;  look at deep: anybody? write to the descriptor
+ *
+ * each sequentially consistent, so one of the two sees the other.  The event may be taken by somebody else before the
+ * one in `deep` has come into the kernel: that other one owes from then on, and looks at deep in his turn.  `debts` is
+ * cleared when nothing is owed any more, never in between.
  *
  * The kernel does a request's work on the thread that submitted it, between two instructions of its own if need be: a
  * blocking call that is not restarted (epoll_wait, recv with SO_RCVTIMEO) may return EINTR on that thread.  So only
- * workers and waiters arm.  A plain thread leaves the node among those that are due, and submits an entry that does
- * nothing: its completion ends the wait under way, and who waits arms.  And a file stays open until its cancelled
- * request has ended, which the thread that armed it does too, at once unless it stands in the kernel and cannot be
+ * workers and waiters arm.  A plain thread leaves the node among those that are due, which is a debt like the others.
+ * (Where there is no wake-up descriptor, an entry that does nothing ends the wait under way.)  And a file stays open
+ * until its cancelled request has ended, which the thread that armed it does too, at once unless it stands in the kernel and cannot be
  * interrupted. */
 #include "loop/poller_uring.h"
 
@@ -85,6 +93,7 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 #include "base/sys.h"
 #include "conc/self.h"
 #include "loop/ring.h"
+#include "loop/wake.h"
 
 #define ENTRIES 64u
 #define COMPLETIONS 4096u
@@ -129,6 +138,8 @@ struct heist__uring {
     struct node **bucket;
     size_t buckets, live; /* a power of two; the live nodes */
     _Atomic(bool) debts;  /* something is due, or pushed and not handed over */
+    _Atomic(int) deep;    /* who waits for long, having seen no debts */
+    int wake;             /* the loop's wake-up descriptor, while it is registered; else -1 */
 };
 
 /* ---- the table of live nodes ---- */
@@ -171,7 +182,7 @@ static uint64_t user_data(struct node *n) {
 
 static void owe(struct heist__uring *u, struct node *n) {
     if (!heist__list_linked(&n->due)) heist__list_push_back(&u->due, &n->due);
-    a_store_rel(&u->debts, true); /* rel: pairs with the look in wait; the lock orders the rest */
+    a_store_sc(&u->debts, true);
 }
 
 static bool cancel(struct heist__uring *u, struct node *n) {
@@ -206,7 +217,22 @@ static void settle(struct heist__uring *u, struct node *n) {
 }
 
 static void hand_over(struct heist__uring *u) {
-    if (heist__ring_submit(&u->ring)) a_store_rel(&u->debts, true); /* rel: as in owe */
+    if (heist__ring_submit(&u->ring)) a_store_sc(&u->debts, true);
+}
+
+/* The last thing under the lock, wherever debts may have been made, or stay. */
+static void call_out(struct heist__uring *u) {
+    if (heist_likely(!a_load_rlx(&u->debts)) || !a_load_sc(&u->deep)) return; /* rlx: under the lock */
+    const uint64_t one = 1;
+    if (u->wake >= 0) {
+        (void)heist__sys_write(u->wake, &one, sizeof(one)); /* refused: it is full, and its edge is on the way */
+        return;
+    }
+    struct io_uring_sqe *e = entry(u);
+    if (!e) return;
+    e->opcode = IORING_OP_NOP;
+    heist__ring_push(&u->ring);
+    hand_over(u);
 }
 
 /* By anybody, who goes on with other things. */
@@ -215,25 +241,19 @@ static void settle_from(struct heist__uring *u, struct node *n) {
         settle(u, n);
     } else {
         if (n->cancels && !cancel(u, n)) owe(u, n);
-        if (n->wanted && !n->armed) {
-            owe(u, n);
-            struct io_uring_sqe *e = entry(u);
-            if (e) {
-                e->opcode = IORING_OP_NOP;
-                heist__ring_push(&u->ring);
-            }
-        }
+        if (n->wanted && !n->armed) owe(u, n);
     }
     hand_over(u);
+    call_out(u);
 }
 
 static void settle_due(struct heist__uring *u) {
     struct heist__link again, *l;
-    a_store_rlx(&u->debts, false); /* rlx: under the lock */
     heist__list_init(&again);
     heist__list_splice_back(&again, &u->due);
     while ((l = heist__list_pop_front(&again))) settle(u, heist__list_entry(l, struct node, due));
-    hand_over(u);
+    if (!heist__ring_submit(&u->ring) && heist__list_empty(&u->due))
+        a_store_rlx(&u->debts, false); /* rlx: under the lock; who sees it late looks once more than he needs to */
 }
 
 /* ---- life ---- */
@@ -269,6 +289,7 @@ int heist__uring_open(struct heist__poller *p) {
     heist__spin_init(&u->lock);
     heist__list_init(&u->nodes);
     heist__list_init(&u->due);
+    u->wake = -1;
     for (unsigned i = 0; i < SPARES; i++) spare(u, heist__alloc(sizeof(struct node)));
     p->fd = u->ring.fd;
     p->uring = u;
@@ -353,6 +374,7 @@ int heist__uring_add(struct heist__uring *u, int fd, uint32_t events, uint64_t d
         *at = n;
         if (++u->live > u->buckets) grow(u);
         settle_from(u, n);
+        if (data == HEIST__WAKE_DATA) u->wake = fd; /* its own request goes the other way */
     }
     heist__spin_unlock(&u->lock);
     if (err) heist__free(n);
@@ -383,6 +405,7 @@ int heist__uring_del(struct heist__uring *u, int fd) {
     heist__spin_lock(&u->lock);
     struct node **at = place(u, fd);
     bool found = *at != NULL;
+    if (fd == u->wake) u->wake = -1;
     if (found) retire(u, at);
     heist__spin_unlock(&u->lock);
     return found ? 0 : -ENOENT;
@@ -456,29 +479,46 @@ static int reap(struct heist__uring *u, struct heist__poll_event *events, int ma
     while (count < max && heist__ring_take(&u->ring, &c)) count += take(u, &c, &events[count], &again);
     if (owed) settle_due(u);
     else if (again) hand_over(u);
+    call_out(u);
     heist__spin_unlock(&u->lock);
     return count;
 }
 
+/* For at most `left`, 0 to -1 (for ever): 0 or a code. */
+static int wait_inside(struct heist__uring *u, int64_t left) {
+    a_add_sc(&u->deep, 1);
+    bool debts = heist_unlikely(a_load_sc(&u->debts));
+    if (debts) {
+        a_sub_sc(&u->deep, 1);
+        if (left < 0 || left > RETRY_NS) left = RETRY_NS;
+    }
+    int err = heist__ring_wait(&u->ring, left);
+    if (!debts) a_sub_sc(&u->deep, 1);
+    return err;
+}
+
 int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, int max, int64_t timeout_ns) {
     int64_t deadline = INT64_MAX, left = timeout_ns;
+    int refused = 0;
     if (timeout_ns > 0 && __builtin_add_overflow(heist__sys_monotonic_ns(), timeout_ns, &deadline)) deadline = INT64_MAX;
     if (max > HEIST__POLL_MAX) max = HEIST__POLL_MAX;
     for (;;) {
-        bool debts = a_load_acq(&u->debts); /* acq: pairs with owe and hand_over */
+        bool debts = a_load_sc(&u->debts);
         if (heist_unlikely(heist__ring_overflown(&u->ring))) (void)heist__ring_wait(&u->ring, 0);
-        if (heist__ring_ready(&u->ring) || debts) {
+        bool ready = heist__ring_ready(&u->ring);
+        if (ready || debts) {
             int count = reap(u, events, max);
             if (!count && debts) count = reap(u, events, max); /* what was armed just now, and is ready */
             if (count) return count;
+            if (ready) refused = 0;
         }
-        if (!left) return 0;
-        int64_t pause = left;
-        if (heist_unlikely(a_load_acq(&u->debts)) && (pause < 0 || pause > RETRY_NS))
-            pause = RETRY_NS; /* acq: as above */
-        int err = heist__ring_wait(&u->ring, pause);
+        if (refused || !left) return refused;
+        int err = wait_inside(u, left);
         if (err == -EINTR) left = 0; /* a last look */
-        if (err && err != -EINTR && err != -ETIME && err != -EBUSY && err != -EAGAIN) return err;
+        /* Of these the kernel says that there are completions to be taken out first; where there are none it is that of
+         * the caller, who knows how long to leave it alone. */
+        if (err == -EBUSY || err == -EAGAIN) refused = err;
+        else if (err && err != -EINTR && err != -ETIME) return err;
         if (timeout_ns > 0 && left) {
             left = deadline - heist__sys_monotonic_ns();
             if (left < 0) left = 0;
@@ -497,6 +537,7 @@ int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from,
         e->user_data = (uint64_t)(uintptr_t)op | OP_TAG;
         heist__ring_push(&u->ring);
         hand_over(u); /* late is good enough */
+        call_out(u);
         err = 0;
     }
     heist__spin_unlock(&u->lock);
@@ -512,6 +553,7 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) {
         e->addr = (uint64_t)(uintptr_t)op | OP_TAG;
         heist__ring_push(&u->ring);
         hand_over(u);
+        call_out(u);
     }
     heist__spin_unlock(&u->lock);
 }
