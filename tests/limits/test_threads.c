@@ -138,7 +138,7 @@ static void scene_kernel(long unused) {
     opts.workers = 2;
     /* The kernel counts a thread that is ending for a moment longer than the list shows it. */
     int err;
-    while ((err = heist_runtime_new(&opts, &rt)) == -EAGAIN && tried++ < 1000) {
+    while ((err = heist_runtime_new(&opts, &rt)) == -EAGAIN && tried++ < 30000) {
         const struct timespec moment = {0, 1000000};
         nanosleep(&moment, NULL);
     }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 static _Atomic(heist_task *) one, two;
+static _Atomic(int) met; /* one knows two */
 
 static int leaf(void *arg, void **out) {
     (void)arg, (void)out;
@@ -21,6 +22,7 @@ static int low(void *arg, void **out) {
 static int await_two(void *arg, void **out) {
     (void)arg, (void)out;
     while (!two) heist_sleep(0.01);
+    met = 1;
     return heist_await(two, NULL);
 }
 
@@ -51,6 +53,7 @@ int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "cycle")) {
         one = start(rt, await_two, NULL, "one");
         two = start(rt, await_one, NULL, "two");
+        while (!met) usleep(1000);
     } else {
         static heist_future *both[2];
         both[0] = start(rt, leaf, NULL, "a \"leaf\"");
