@@ -49,8 +49,10 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
     return heist__sys_bind(fd, (const struct sockaddr *)&addr->storage, addr->length);
 }
 
+/* A ring that polled it may keep the file for a moment: nobody shall be let in then. */
 static void dispose(void *owner, int fd) {
     heist_listener *l = owner;
+    if (!l->taken) (void)heist__sys_shutdown(fd, SHUT_RD);
     if (!l->given) heist__sys_close(fd);
     heist__free(l);
 }

@@ -464,10 +464,7 @@ static int accept_main(void *arg, void **out) {
     heist_listener_close(ends->listener);
     err = heist_await(task, NULL);
     heist_unref(task);
-    do { /* nobody listens any more; a ring may let go of the socket a little later (runtime.h): then one more is let in */
-        ends->after = heist_connect(&in_use, heist_time() + 60, &conn);
-        if (ends->after == 0) heist_conn_close(conn);
-    } while (ends->after == 0 && heist_yield() == 0);
+    ends->after = heist_connect(&in_use, heist_time() + 60, &conn); /* nobody listens any more, at once */
     return err;
 }
 
