@@ -54,6 +54,8 @@
         return answer_ < 0 ? (type)-errno : answer_;                                                                   \
     } while (0)
 
+void heist__sys_sleep(int64_t ns);
+
 /* ---- polling ---- */
 
 static inline int heist__sys_epoll_create(void) {
@@ -78,6 +80,18 @@ static inline int heist__sys_poll_now(int fd, short events) {
     HEIST_SYS_POINT("poll", fd);
     struct pollfd p = {fd, events, 0};
     int n = poll(&p, 1, 0);
+    return n < 0 ? -errno : p.revents;
+}
+
+/* The same, waiting for at most so long, and perhaps a little less. */
+static inline int heist__sys_poll_for(int fd, short events, int64_t ns) {
+    HEIST_SYS_POINT("poll", fd);
+    if (heist__simulated()) { /* which does not know of it, and is not told by it */
+        heist__sys_sleep(ns);
+        ns = 0;
+    }
+    struct pollfd p = {fd, events, 0};
+    int n = poll(&p, 1, (int)((ns + 999999) / 1000000));
     return n < 0 ? -errno : p.revents;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/sys.h"
 #include "loop/fds.h"
 #include "loop/handle.h"
 #include "loop/poller_uring.h"
@@ -54,6 +55,8 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
     a_store_rlx(&loop->closed, 0);
     a_store_rlx(&loop->debug, 0);
     a_store_rlx(&loop->slow_ns, 100000000);
+    a_store_rlx(&loop->poll_failed, 0);
+    loop->poll_pause = 0;
     /* Not timer_lock: zero in a fresh object, and a late cancel of a former loop's handle may hold an old one. */
     heist__spin_init(&loop->misc_lock);
     heist__timers_init(&loop->timers);
@@ -370,9 +373,57 @@ static inline void expect_near(const struct heist__poll_event *e) {
     if (e->data & HEIST__REG_TAG && e->data != HEIST__WAKE_DATA) heist__reg_expect_near(e->data & ~HEIST__REG_TAG);
 }
 
+/* ---- a poller that fails ----
+ *
+ * Its descriptor was closed by somebody who closes what is not his, perhaps made into another file; or a filter for
+ * system calls came later than the loop; or the kernel has no memory.  The exception handler is told, once until it
+ * works again.  What does not need the poller goes on: for who would have slept in it sleeps on the wake-up descriptor
+ * instead, for a while that doubles up to the limit, and then the poller is tried again. */
+#define PAUSE_FIRST_NS 1000000
+#define PAUSE_MOST_NS 100000000
+
+static HEIST_COLD void report_poller(heist_loop *loop, int code) {
+    heist_report report = HEIST_REPORT_INIT;
+    report.message = "a loop cannot learn of its descriptors; what needs none goes on";
+    report.code = code;
+    heist__loop_post_report(loop, a_load_rlx(&loop->id), &report, NULL, NULL); /* rlx: it is referenced */
+}
+
+/* By the owner, or a rescuer, who does not wait. */
+static HEIST_COLD void poll_failed(heist_loop *loop, int code, int64_t timeout_ns, bool *wake_seen) {
+    if (!a_xchg_sc(&loop->poll_failed, code)) {
+        report_poller(loop, code);
+        *wake_seen = true; /* the report is ready to be run, perhaps */
+        return;
+    }
+    if (!timeout_ns) return;
+    int64_t pause = loop->poll_pause ? 2 * loop->poll_pause : PAUSE_FIRST_NS;
+    loop->poll_pause = pause = pause > PAUSE_MOST_NS ? PAUSE_MOST_NS : pause;
+    if (timeout_ns > 0 && timeout_ns < pause) pause = timeout_ns;
+    int found = heist__sys_poll_for(loop->wake.fd, POLLIN, pause);
+    if (found > 0 && found & POLLIN) {
+        uint64_t content; /* elsewhere it is never read; what was there before only ends the first pause */
+        ssize_t got = heist__sys_read(loop->wake.fd, &content, sizeof(content));
+        (void)got;
+        *wake_seen = true;
+    } else if (found) {
+        heist__sys_sleep(pause); /* that one is not ours either */
+        *wake_seen = true;       /* perhaps */
+    }
+}
+
+/* n events: it works again, or still has some in memory, which a ring gives out without the system. */
+static HEIST_COLD void poll_went_well(heist_loop *loop, int n, int64_t timeout_ns) {
+    if (!timeout_ns || (n && loop->poller.uring)) return;
+    a_store_sc(&loop->poll_failed, 0);
+    loop->poll_pause = 0;
+}
+
 static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen) {
     struct heist__poll_event events[HEIST__POLL_MAX];
     int n = heist__poller_wait(&loop->poller, events, HEIST__POLL_MAX, timeout_ns), seen = 0;
+    if (heist_unlikely(n < 0)) poll_failed(loop, n, timeout_ns, wake_seen);
+    else if (heist_unlikely(a_load_rlx(&loop->poll_failed))) poll_went_well(loop, n, timeout_ns); /* rlx: a hint */
     if (n > 0) (void)a_load_acq(&loop->watched); /* acq: pairs with reg_wait, which was on another thread perhaps */
     for (int i = 0; i < n && i < EXPECT_FAR; i++) expect_far(&events[i]);
     for (int i = 0; i < n && i < EXPECT_NEAR; i++) expect_near(&events[i]);

@@ -58,6 +58,7 @@ struct heist_loop {
     struct heist__poller poller;
     unsigned since_poll;   /* steps since the descriptors were looked at */
     int fatal;             /* the code that ends the run call */
+    int64_t poll_pause;    /* the last, while the poller fails; see poll_failed */
     bool announced;        /* between announce and unannounce */
     _Atomic(uint64_t) jobs;              /* for the monitor: begun so far */
     _Atomic(int) in_callbacks;           /* for the monitor: runs what is ready */
@@ -76,6 +77,7 @@ struct heist_loop {
     _Atomic(int) debug; /* HEIST__DEBUG, HEIST__MONITORED */
     _Atomic(int) *care; /* birth: the runtime's word that makes a spawn look at more; stays set */
     _Atomic(int64_t) slow_ns;
+    _Atomic(int) poll_failed; /* the poller's code has been reported; 0: it works */
 
     /* shared, under timer_lock */
     HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__spin timer_lock;
