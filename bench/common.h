@@ -100,6 +100,10 @@ void bench_echo(const struct bench_args *args);
 void bench_stream(const struct bench_args *args);
 void bench_echo_streams(const struct bench_args *args);
 void bench_files(const struct bench_args *args);
+void bench_scale_tasks(const struct bench_args *args);
+void bench_scale_sleepers(const struct bench_args *args);
+void bench_scale_timers(const struct bench_args *args);
+void bench_scale_submitters(const struct bench_args *args);
 void bench_generator(const struct bench_args *args);
 
 #endif

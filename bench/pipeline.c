@@ -85,6 +85,4 @@ static int pipeline_main(void *arg, void **out) {
     return 0;
 }
 
-void bench_pipeline(const struct bench_args *args) {
-    bench_run(pipeline_main, args);
-}
+void bench_pipeline(const struct bench_args *args) { bench_run(pipeline_main, args); }

@@ -1,4 +1,4 @@
-# table.awk: from raw results to the table of ratios, or with -v svg=1 to a bar chart.
+# table.awk: from raw results to the table of ratios, or with -v rows_only=1 to the rows of draw.py's chart.
 #
 #   awk -f table.awk targets.tsv raw.tsv
 #
@@ -9,6 +9,7 @@
 BEGIN { FS = "\t" }
 FILENAME == ARGV[1] { if ($0 !~ /^#/) target[$1, $2] = $4; next }
 $5 == "@rss" { next }
+$5 == "@busy" { value[$2 SUBSEP $3 SUBSEP "@busy", $1, $4] = $7 + 0; if ($4 + 1 > rounds) rounds = $4 + 1; next }
 {
     key = $5 == "-" ? $2 : $2 "." $5
     who = $1
@@ -23,7 +24,7 @@ $5 == "@rss" { next }
     if ($4 + 1 > rounds) rounds = $4 + 1
     size[id, who] = $6
     if ($1 == "heist") {
-        if (!(id in unit)) { row[++rows] = id; name[id] = key; workers[id] = $3 }
+        if (!(id in unit)) { row[++rows] = id; name[id] = key; workers[id] = $3; process[id] = $2 SUBSEP $3 SUBSEP "@busy" }
         unit[id] = $8
     } else if (!((id, who) in seen)) {
         seen[id, who] = 1
@@ -63,6 +64,8 @@ function grouped(x,  s, r) {
 function number(x) { return x >= 1000 ? grouped(x) : sprintf("%.3g", x) }
 function spread(m) { return number(m) " (" number(low) "-" number(high) ")" }
 function spread_ratio(r) { return sprintf("%.2f (%.2f-%.2f)", r, low, high) }
+# How many processors the whole process kept busy, start and end included.
+function busy(id, who,  m) { m = summary(process[id], who); return m < 0 ? "" : sprintf("%.2f", m) }
 function peer_of(who,  p) { split(who, p, " "); return p[1] }
 function better(id, a, b) { return higher[id] ? a > b : a < b }
 # The time of a whole tree says nothing about a tree of another size.
@@ -88,11 +91,10 @@ function contend(id, other_id,  list, n, i, m, w) {
 }
 function cell(r, c, text) { table[r, c] = text; if (length(text) > width[c]) width[c] = length(text) }
 function note_size(id, other_id, who) { return size[other_id, who] != size[id, "heist"] ? " n=" grouped(size[other_id, who]) : "" }
-function escape(s) { gsub(/&/, "\\&amp;", s); gsub(/</, "\\&lt;", s); return s }
 END {
     compared = 0
     for (i = 1; i <= rows; i++) if (others[row[i]] != "") compared = 1
-    columns = split(earlier ? "workload|w|unit|heist|before|ratio" : compared ? "workload|w|unit|heist|best rival|ratio|second|ratio|bare C ratio|target|met" : "workload|w|unit|heist", head, "|")
+    columns = split(earlier ? "workload|w|unit|heist|busy|before|ratio|busy" : compared ? "workload|w|unit|heist|busy|best rival|ratio|busy|second|ratio|bare C ratio|target|met" : "workload|w|unit|heist|busy", head, "|")
     for (c = 1; c <= columns; c++) cell(0, c, head[c])
     lines = 0; met = asked = behind = 0
     for (i = 1; i <= rows; i++) {
@@ -102,7 +104,7 @@ END {
         own = summary(id, "heist")
         if (unit[id] == "errors" && own == 0) continue
         lines++
-        cell(lines, 1, name[id]); cell(lines, 2, workers[id]); cell(lines, 3, unit[id]); cell(lines, 4, spread(own))
+        cell(lines, 1, name[id]); cell(lines, 2, workers[id]); cell(lines, 3, unit[id]); cell(lines, 4, spread(own)); cell(lines, 5, busy(id, "heist"))
         drawn[lines] = id
         if (!compared) continue
         other_id = id
@@ -111,25 +113,26 @@ END {
         contend(id, other_id)
         top[lines] = best; next_top[lines] = second; bare[lines] = floor_name
         if (best != "") {
-            cell(lines, 5, best " " number(med[best]) note_size(id, other_id, best))
+            cell(lines, 6, best " " number(med[best]) note_size(id, other_id, best))
+            cell(lines, 8, busy(id, peer_of(best)))
             r = ratio(id, other_id, best)
-            if (r >= 0) cell(lines, 6, spread_ratio(r))
+            if (r >= 0) cell(lines, 7, spread_ratio(r))
             if (!earlier && (name[id], workers[id]) in target) {
                 asked++
-                cell(lines, 10, target[name[id], workers[id]])
-                cell(lines, 11, r >= 0 && r <= target[name[id], workers[id]] + 0 ? "yes" : "no")
-                if (table[lines, 11] == "yes") met++
+                cell(lines, 12, target[name[id], workers[id]])
+                cell(lines, 13, r >= 0 && r <= target[name[id], workers[id]] + 0 ? "yes" : "no")
+                if (table[lines, 13] == "yes") met++
             }
         }
         if (second != "") {
-            cell(lines, 7, second " " number(med[second]) note_size(id, other_id, second))
+            cell(lines, 9, second " " number(med[second]) note_size(id, other_id, second))
             r = ratio(id, other_id, second)
-            if (r >= 0) cell(lines, 8, spread_ratio(r))
+            if (r >= 0) cell(lines, 10, spread_ratio(r))
             if (r > 1) behind++
         }
-        if (floor_name != "") { r = ratio(id, other_id, floor_name); if (r >= 0) cell(lines, 9, spread_ratio(r)) }
+        if (floor_name != "") { r = ratio(id, other_id, floor_name); if (r >= 0) cell(lines, 11, spread_ratio(r)) }
     }
-    if (svg) draw(); else print_table()
+    if (rows_only) print_rows(); else print_table()
 }
 function print_table(  l, c, text) {
     for (l = 0; l <= lines; l++) {
@@ -140,41 +143,14 @@ function print_table(  l, c, text) {
     }
     if (asked) printf "targets met: %d of %d; figures behind the second-best rival: %d\n", met, asked, behind
 }
-# One group of bars for each row, each group scaled to its longest.  The length is the
-# price: for figures where higher is better it is the reciprocal.
-function draw(  l, b, i, y, who, m, price, longest, list, colour, label, group) {
-    split("heist best second bare", list, " ")
-    colour["heist"] = "#1f6f5c"; colour["best"] = "#b0673a"; colour["second"] = "#d9b38c"; colour["bare"] = "#9aa0a6"
-    y = 56
-    group = ""
+# For draw.py: what is drawn is a figure that has a rival; without -v all=1 only one that has a target.
+function print_rows(  l, id, r) {
     for (l = 1; l <= lines; l++) {
-        delete_bars()
-        longest = 0
-        for (i = 1; i <= 4; i++) {
-            b = list[i]
-            who = b == "heist" ? "heist" : b == "best" ? top[l] : b == "second" ? next_top[l] : bare[l]
-            if (who == "") continue
-            m = summary(b == "heist" ? drawn[l] : other[l], who)
-            if (m <= 0) continue
-            bar_who[b] = who; bar_value[b] = m
-            price = higher[drawn[l]] ? 1 / m : m
-            bar_price[b] = price
-            if (price > longest) longest = price
-        }
-        if (!longest) continue
-        group = group sprintf("<text x=\"12\" y=\"%d\" class=\"n\">%s, %s worker%s</text>\n", y + 11, escape(name[drawn[l]]), workers[drawn[l]], workers[drawn[l]] == 1 ? "" : "s")
-        for (i = 1; i <= 4; i++) {
-            b = list[i]
-            if (!(b in bar_price)) continue
-            group = group sprintf("<rect x=\"260\" y=\"%d\" width=\"%.1f\" height=\"11\" fill=\"%s\"/><text x=\"%.1f\" y=\"%d\">%s %s %s</text>\n", y, 420 * bar_price[b] / longest, colour[b], 266 + 420 * bar_price[b] / longest, y + 10, escape(bar_who[b]), number(bar_value[b]), escape(unit[drawn[l]]))
-            y += 14
-        }
-        y += 10
+        id = drawn[l]
+        if (top[l] == "" || unit[id] == "errors" || (!all && !((name[id], workers[id]) in target))) continue
+        r = ratio(id, other[l], top[l])
+        if (r < 0) continue
+        printf "%s\t%s\t%s\t%s\t%s\t%s\t%.3f\t%.3f\t%.3f\n", name[id], workers[id], unit[id], number(summary(id, "heist")),
+            top[l], number(summary(other[l], top[l])), ratio(id, other[l], top[l]), low, high
     }
-    printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"960\" height=\"%d\" font-family=\"sans-serif\" font-size=\"11\">\n", y + 10
-    print "<style>.n{font-weight:bold}</style><rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>"
-    print "<text x=\"12\" y=\"22\" font-size=\"15\" class=\"n\">heist beside " (earlier ? "an earlier revision of itself" : "the two best rivals and bare C") "</text>"
-    print "<text x=\"12\" y=\"40\">shorter is better; each group is scaled to its longest bar; where more per second is better the bar is the time for one</text>"
-    printf "%s</svg>\n", group
 }
-function delete_bars(  k) { for (k in bar_price) { delete bar_price[k]; delete bar_who[k]; delete bar_value[k] } }

@@ -6,7 +6,7 @@
 #      port         first loopback TCP port of the servers, counted up
 #      heist_command, revision_command   the programs of the peers `heist` and `heist@REV`
 # Raw results are lines "peer workload workers round metric n value unit", separated by
-# tabs; metric "@rss" is the peak of memory in KiB.
+# tabs; metric "@rss" is the peak of memory in KiB, "@busy" how many processors the process kept busy.
 
 all_rivals="go tokio tokio-ct libuv boost_fiber boost_asio tbb asyncio uvloop nginx"
 all_baselines="raw_c raw_epoll" # floors, not rivals
@@ -156,19 +156,22 @@ touch_memory() { # before the first run of a workload that takes gigabytes
 append() { # LABEL WORKLOAD WORKERS ROUND OUT < protocol lines
   awk -F '\t' -v OFS='\t' -v p="$1" -v w="$2" -v k="$3" -v r="$4" '
     $1 == "R" { print p, w, k, r, $2, $3, $4, $5 }
+    $1 == "B" { print p, w, k, r, "@busy", 0, $2, "processors" }
     $1 == "M" { print p, w, k, r, "@rss", 0, $2, "KiB" }' >>"$5"
 }
 run_once() { # PEER LABEL WORKLOAD WORKERS ROUND OUT; 3: the peer has no such workload
   local tmp=$peers_build/run.$$ rc
   command_of "$1"
-  timeout -k 5 "${PEERS_TIMEOUT:-180}" "${cmd[@]}" "$3" "$4" 0 >"$tmp.out" 2>"$tmp.err"
+  local TIMEFORMAT='%R %U %S'
+  { time timeout -k 5 "${PEERS_TIMEOUT:-180}" "${cmd[@]}" "$3" "$4" 0 >"$tmp.out" 2>"$tmp.err"; } 2>"$tmp.time"
   rc=$?
   if ((rc == 0)); then
+    awk -v OFS='\t' '{ print "B", ($1 + 0 ? ($2 + $3) / $1 : 0) }' "$tmp.time" >>"$tmp.out"
     append "$2" "$3" "$4" "$5" "$6" <"$tmp.out"
   elif ((rc != 3)); then
     say "$2 $3 workers=$4: exit $rc $(tail -1 "$tmp.err")"
   fi
-  rm -f "$tmp.out" "$tmp.err"
+  rm -f "$tmp.out" "$tmp.err" "$tmp.time"
   return $rc
 }
 
@@ -236,18 +239,20 @@ summarise() { # LABEL WORKLOAD WORKERS RAW: one JSON object for each figure
   awk -F '\t' -v peer="$1" -v workload="$2" -v workers="$3" '
     function sortv(a, n,  i, j, x) { for (i = 2; i <= n; i++) { x = a[i]; for (j = i - 1; j >= 1 && a[j] > x; j--) a[j + 1] = a[j]; a[j + 1] = x } }
     $1 != peer || $2 != workload || $3 != workers { next }
+    $5 == "@busy" { busy[++b] = $7 + 0; next }
     $5 == "@rss" { rss[++r] = $7 + 0; next }
     { if (!($5 in cnt)) order[++m] = $5; v[$5, ++cnt[$5]] = $7 + 0; n[$5] = $6; unit[$5] = $8 }
     END {
       sortv(rss, r)
+      sortv(busy, b)
       for (k = 1; k <= m; k++) {
         key = order[k]; c = cnt[key]
         for (i = 1; i <= c; i++) a[i] = v[key, i]
         sortv(a, c)
         med = c % 2 ? a[(c + 1) / 2] : (a[c / 2] + a[c / 2 + 1]) / 2
         name = key == "-" ? workload : workload "." key
-        printf "{\"peer\":\"%s\",\"workload\":\"%s\",\"workers\":%d,\"n\":%d,\"value\":%.6g,\"unit\":\"%s\",\"min\":%.6g,\"max\":%.6g,\"runs\":%d,\"peak_rss_kib\":%d}\n",
-          peer, name, workers, n[key], med, unit[key], a[1], a[c], c, rss[int((r + 1) / 2)]
+        printf "{\"peer\":\"%s\",\"workload\":\"%s\",\"workers\":%d,\"n\":%d,\"value\":%.6g,\"unit\":\"%s\",\"min\":%.6g,\"max\":%.6g,\"runs\":%d,\"peak_rss_kib\":%d%s}\n",
+          peer, name, workers, n[key], med, unit[key], a[1], a[c], c, rss[int((r + 1) / 2)], b ? sprintf(",\"processors\":%.3g", busy[int((b + 1) / 2)]) : ""
       }
     }' "$4"
 }
