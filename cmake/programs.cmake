@@ -74,3 +74,9 @@ endif()
 if(HEIST_TESTS)
     include("${CMAKE_SOURCE_DIR}/tests/migration/tests.cmake")
 endif()
+
+# The main job, made small, and the server that it leaves running; where no observer slows it down.
+if(HEIST_TESTS AND NOT HEIST_SANITIZE AND NOT HEIST_COVERAGE AND NOT HEIST_VALGRIND AND NOT HEIST_SEEDED AND
+   NOT CMAKE_CROSSCOMPILING)
+    heist_add_test(meta/demo LABELS meta COMMAND "${CMAKE_SOURCE_DIR}/tests/demo/check" "$<TARGET_FILE:heist-demo>")
+endif()
