@@ -280,6 +280,7 @@ static void a_connection_that_is_cut_is_no_answer(void **state) {
 
 static int ask_the_silent(struct world *w) {
     EXPECT(ask(w, "a.silent.test", 0) == HEIST_ETRYAGAIN);
+    while (name_server_questions(w->server) < 6) EXPECT(heist_sleep(0.001) == 0); /* it may be slow, too */
     EXPECT(name_server_questions(w->server) == 6); /* three tries of two kinds */
     return 0;
 }
