@@ -575,11 +575,13 @@ static void close_stops_listening_at_once_and_leaves_connections_alone_STRM_29(v
 
 static int start_and_close(void *arg, void **out) {
     struct counts *c = arg;
+    char host[32]; /* of our own: nobody else takes the port between the two */
     (void)out;
+    snprintf(host, sizeof host, "127.4.%d.%d", getpid() >> 8 & 255, getpid() & 255);
     for (int i = 0; i < 50; i++) {
         heist_server *server;
         heist_addr where;
-        int err = start_local(echo, c, NULL, &server, &where);
+        int err = start_on(host, echo, c, NULL, &server, &where);
         if (err < 0) return err;
         if (i % 3 == 1) WANT(heist_yield() == 0);
         WANT(heist_server_close(server) == 0);
