@@ -1098,8 +1098,11 @@ static int sleeps_and_connects(void *arg, void **out) {
     heist_addr where;
     heist_listener *l = NULL;
     heist_conn *c = NULL, *s = NULL;
-    (void)arg, (void)out;
-    int err = heist_sleep(0.03);
+    int err;
+    (void)out;
+    /* A loop that is stopped by the kernel before it polls has not long to wait: then once more. */
+    do err = heist_sleep(0.03);
+    while (!err && arg && !strstr(record_text(arg), " a poll took "));
     if (!err) err = heist_addr_parse("127.0.0.1:0", &where);
     if (!err) err = heist_listen(&where, NULL, &l);
     if (!err) err = heist_listener_addr(l, &where);
@@ -1125,7 +1128,7 @@ static void loops_polls_connections_and_processes_are_logged_at_debug_level_DBG_
         heist_loop *loop = harness_real_loop();
         heist_loop_set_debug(loop, debug);
         assert_int_equal(heist_loop_set_slow_callback_duration(loop, 0.01), 0);
-        assert_int_equal(heist_loop_run_coroutine(loop, sleeps_and_connects, NULL, NULL, NULL), 0);
+        assert_int_equal(heist_loop_run_coroutine(loop, sleeps_and_connects, debug ? &record : NULL, NULL, NULL), 0);
         harness_loop_end(loop);
         static const char *const words[] = {" starts\n", " a poll took ", " is watched\n", " stops\n", " is closed\n",
                                             " has begun\n", " has ended: 0\n"};
