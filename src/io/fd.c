@@ -75,19 +75,19 @@ _Static_assert(READ == HEIST_READABLE && WRITE == HEIST_WRITABLE, "the bits of t
 
 struct guest_wait {
     struct heist__wait wait;
-    struct heist__reg *guest;
+    struct heist__call *call;
     unsigned directions;
 };
 
 static bool publish_guest(struct heist__wait *w, heist_loop *loop) {
     struct guest_wait *g = heist_container_of(w, struct guest_wait, wait);
-    int result = heist__reg_ask(g->guest, g->directions, loop->home, w->park);
+    int result = heist__reg_ask(g->call->guest, g->directions, loop->home, w->park, g->call->asked);
     w->code = result == 1 ? 0 : result;
     return result == 1;
 }
 
 static int wait_once(struct heist__call *c, unsigned directions) {
-    struct guest_wait g = {.guest = c->guest, .directions = directions};
+    struct guest_wait g = {.call = c, .directions = directions};
     g.wait.deadline_ns = c->until;
     g.wait.publish = publish_guest;
     int code = heist__wait(&g.wait);
@@ -108,6 +108,7 @@ int heist__call_wait(struct heist__call *c, unsigned directions) {
         if (code) return code; /* we leave the old one at the end */
         heist__guest_leave(c->guest);
         c->guest = guest;
+        c->asked[0] = c->asked[1] = 0;
     }
 }
 
@@ -134,6 +135,7 @@ int heist__call_begin(struct heist__call *c, int fd, double deadline) {
     int err = heist__fd_entry();
     if (err) return err;
     c->fd = fd;
+    c->asked[0] = c->asked[1] = 0;
     err = heist__guest_enter(fd, &c->guest);
     if (err) heist__fd_skipped(); /* who tries again for ever must give way */
     return err;

@@ -27,6 +27,7 @@ int heist__fd_deadline(double deadline, int64_t *out);
 struct heist__call {
     int fd;
     struct heist__reg *guest;
+    uint16_t asked[2]; /* see heist__reg_ask */
     int64_t until;
 };
 

@@ -153,10 +153,12 @@ static bool send_off(struct heist__reg *r, struct heist__park *woken[2]) {
     bool any = false;
     for (int i = 0; i < 2; i++) {
         struct heist__reg_slot *slot = &r->slots[i];
+        heist__reg_outdate(slot);
         if (slot->state != HEIST__SLOT_WAITER) continue;
         any = true;
         if (heist__park_claim(slot->waiter, 0) == HEIST__CLAIM_WAKE) woken[i] = slot->waiter;
-        *slot = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
+        slot->state = HEIST__SLOT_EMPTY;
+        slot->waiter = NULL;
     }
     return any;
 }

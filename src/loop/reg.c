@@ -31,7 +31,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     r->dispose = dispose;
     r->hook = NULL;
     a_store_rlx(&r->near.task, NULL); /* rlx: see heist__reg_expect_near */
-    for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, NULL};
+    for (int i = 0; i < 2; i++) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_EMPTY, false, 0, NULL};
     heist__spin_unlock(&r->lock);
     r->at = NULL;
     if (dispose && fd >= 0) heist__fds_own(r);
@@ -80,7 +80,7 @@ void heist__reg_close(struct heist__reg *r) {
         struct heist__reg_slot *s = &r->slots[i];
         if (s->state == HEIST__SLOT_WAITER && heist__park_claim(s->waiter, HEIST_ECLOSED) == HEIST__CLAIM_WAKE)
             woken[i] = s->waiter;
-        *s = (struct heist__reg_slot){HEIST__SLOT_CLOSED, false, NULL};
+        *s = (struct heist__reg_slot){HEIST__SLOT_CLOSED, false, 0, NULL};
     }
     bool last = r->calls == 0;
     heist__spin_unlock(&r->lock);
@@ -291,6 +291,10 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     return result;
 }
 
+void heist__reg_outdate(struct heist__reg_slot *slot) {
+    if (!++slot->asked) slot->asked = 1; /* zero is nobody's */
+}
+
 /* Under the lock. */
 static int ask(struct heist__reg *r, unsigned directions, heist_loop *loop) {
     uint32_t events = HEIST__POLL_EDGE;
@@ -298,6 +302,7 @@ static int ask(struct heist__reg *r, unsigned directions, heist_loop *loop) {
     for (unsigned i = 0; i < 2; i++) {
         bool wanted = directions & 1u << i, waited = r->slots[i].state == HEIST__SLOT_WAITER;
         if (wanted || waited) events |= asked[i];
+        if (!waited) heist__reg_outdate(&r->slots[i]);
         busy |= wanted && waited;
     }
     if (!r->loop) return watch(r, loop, events);
@@ -306,15 +311,41 @@ static int ask(struct heist__reg *r, unsigned directions, heist_loop *loop) {
     return err ? err : busy ? -EBUSY : 0;
 }
 
-int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park) {
+/* Under the lock: nobody has asked since the caller did, so an edge has woken him or is in the slot. */
+static bool is_asked(const struct heist__reg *r, unsigned directions, const uint16_t asked_then[2]) {
+    for (unsigned i = 0; i < 2; i++)
+        if (directions & 1u << i && (!asked_then[i] || r->slots[i].asked != asked_then[i])) return false;
+    return r->loop != NULL;
+}
+
+/* Under the lock: an edge has come in one of them. */
+static bool take_edges(struct heist__reg *r, unsigned directions) {
+    bool any = false;
+    for (unsigned i = 0; i < 2; i++) {
+        if (!(directions & 1u << i) || r->slots[i].state != HEIST__SLOT_READY) continue;
+        r->slots[i].state = HEIST__SLOT_EMPTY;
+        any = true;
+    }
+    return any;
+}
+
+int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park,
+                   uint16_t asked_then[2]) {
     heist_loop *old = NULL;
     heist__spin_lock(&r->lock);
     if (!r->closed && is_abandoned(r, loop)) old = abandon(r);
-    int result = r->closed ? HEIST_ECLOSED : ask(r, directions, loop);
-    if (!result) {
-        for (int i = 0; i < 2; i++)
-            if (directions & 1u << i) r->slots[i] = (struct heist__reg_slot){HEIST__SLOT_WAITER, false, park};
-        result = 1;
+    int result = HEIST_ECLOSED;
+    if (!r->closed && is_asked(r, directions, asked_then)) {
+        result = take_edges(r, directions) ? 0 : 1;
+    } else if (!r->closed) {
+        result = ask(r, directions, loop);
+        if (!result) result = 1;
+    }
+    for (int i = 0; result == 1 && i < 2; i++) {
+        if (!(directions & 1u << i)) continue;
+        struct heist__reg_slot *s = &r->slots[i];
+        *s = (struct heist__reg_slot){HEIST__SLOT_WAITER, false, s->asked, park};
+        asked_then[i] = s->asked;
     }
     heist__spin_unlock(&r->lock);
     if (heist_unlikely(old)) heist__loop_release(old);

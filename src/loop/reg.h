@@ -20,7 +20,7 @@
  *
  * Such a registration owns its descriptor, and closes it.  A *guest* is the registration
  * of a descriptor that stays the user's: it lives while calls on it are in progress, and
- * asks the poller anew at each wait (fds.h). */
+ * asks the poller anew at each call's first wait (fds.h). */
 #ifndef HEIST_LOOP_REG_H
 #define HEIST_LOOP_REG_H
 
@@ -37,6 +37,7 @@ enum { HEIST__SLOT_EMPTY, HEIST__SLOT_READY, HEIST__SLOT_CLOSED, HEIST__SLOT_WAI
 struct heist__reg_slot {
     int state;
     bool interrupted; /* the next wait, whose deadline may be old, returns -EINTR */
+    uint16_t asked;   /* of a guest: which asking the poller's edges in this direction belong to */
     struct heist__park *waiter;
 };
 
@@ -114,9 +115,14 @@ int heist__reg_begin(struct heist__reg *r, int direction, bool drained);
  * HEIST_ECLOSED, -EINTR, or what the poller said.  `loop` is the current worker's. */
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park);
 /* The same for a guest, in one or both directions (bits 1 << HEIST__REG_…): the poller is asked anew, so that what
- * is ready already comes as an event, and is found out whether the number still means the same file.  Never 0;
- * or HEIST__REG_STRANGER. */
-int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park);
+ * is ready already comes as an event, and is found out whether the number still means the same file; also
+ * HEIST__REG_STRANGER.
+ * asked: of the call, two zeros before its first wait.  The later ones take the edges since: what is ready, but was of no
+ * use to the try in between (an error queue that nobody reads, data beside it), would else come as an event for ever. */
+int heist__reg_ask(struct heist__reg *r, unsigned directions, heist_loop *loop, struct heist__park *park,
+                   uint16_t asked[2]);
+/* Under its lock: who asked in this direction asks anew. */
+void heist__reg_outdate(struct heist__reg_slot *slot);
 /* After a wait that did not end by an event; of a guest, after any. */
 void heist__reg_unwait(struct heist__reg *r, int direction, struct heist__park *park);
 
