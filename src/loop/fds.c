@@ -6,6 +6,7 @@
 #include "base/macros.h"
 #include "base/sys.h"
 #include "conc/self.h"
+#include "loop/loop.h"
 #include "mem/slab.h"
 
 #define LISTS 4096 /* a power of two, and a multiple of LOCKS */
@@ -89,6 +90,30 @@ bool heist__fds_polled(int fd, const heist_loop *loop) {
     bool yes = is_polled(find(fd, false), loop) || is_polled(find(fd, true), loop);
     heist__spin_unlock(lock_of(fd));
     return yes;
+}
+
+int heist__fds_watch(heist_loop *loop, int fd, uint32_t events, uint64_t data, struct heist__reg **past) {
+    heist__spin_lock(lock_of(fd)); /* a guest leaves the poller under this lock, and asks it under his own */
+    struct heist__reg *r = find(fd, true);
+    if (heist_likely(!r)) {
+        int err = heist__poller_add(&loop->poller, fd, events, data);
+        heist__spin_unlock(lock_of(fd));
+        return err;
+    }
+    heist__spin_lock(&r->lock);
+    int err = heist__poller_add(&loop->poller, fd, events, data);
+    bool gone = !err && r->loop == loop && r->polled == fd && !r->unwatched; /* else it would have been there already */
+    if (gone) {
+        r->forsaken = r->closed = true;
+        r->calls++;
+    }
+    heist__spin_unlock(&r->lock);
+    if (gone) {
+        link_out(r);
+        *past = r;
+    }
+    heist__spin_unlock(lock_of(fd));
+    return err;
 }
 
 /* 0 and the guest that is there, if any, entered. */

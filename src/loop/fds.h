@@ -31,6 +31,11 @@ bool heist__fds_owned(int fd, bool guests);
 /* The poller of this loop knows the number by a registration, and so by nothing that was there before. */
 bool heist__fds_polled(int fd, const heist_loop *loop);
 
+/* The loop's poller watches the number for a reader or writer callback: 0, or what it said.  Did it know the number by a
+ * guest's registration, that one's file is gone, and it has forgotten him: then *past is the guest, entered, and from here
+ * on he touches nothing there (it would be the callback's).  The caller, without a lock, forsakes and leaves him. */
+int heist__fds_watch(heist_loop *loop, int fd, uint32_t events, uint64_t data, struct heist__reg **past);
+
 /* The loop is closed and polls no more: who waits for a registration with it (tasks of other runtimes, for its own have
  * ended) tries again, and moves the registration to a loop of his.  After `closed` is set: who comes later sees that. */
 void heist__fds_strand(const heist_loop *loop);

@@ -61,8 +61,8 @@ static bool is_past(const struct heist__watch *w) {
 }
 
 /* Under misc_lock: tells the kernel what is wanted now.  A direction whose callback is scheduled is not
- * asked for until it ran. */
-static int rearm(struct heist__watch *w, bool fresh) {
+ * asked for until it ran.  fresh: NULL, or it is watched for the first time; see heist__fds_watch. */
+static int rearm(struct heist__watch *w, struct heist__reg **fresh) {
     uint32_t events = HEIST__POLL_ONESHOT;
     for (int i = 0; i < 2; i++)
         if (w->sides[i] && !a_load_rlx(&w->sides[i]->scheduled)) events |= side_events[i]; /* rlx: under the lock */
@@ -70,7 +70,7 @@ static int rearm(struct heist__watch *w, bool fresh) {
     heist_loop *loop = w->loop;
     if (!fresh) return is_past(w) ? -ENOENT : heist__poller_mod(&loop->poller, w->polled, events, data);
     w->polled = w->fd;
-    int err = heist__poller_add(&loop->poller, w->fd, events, data);
+    int err = heist__fds_watch(loop, w->fd, events, data, fresh);
     if (heist_likely(err != -EEXIST)) return err;
     int fd = heist__sys_dup(w->fd);
     if (fd < 0) return fd;
@@ -97,7 +97,7 @@ static void watcher_run(struct heist__job *job, heist_loop *loop) {
     if (!a_load_acq(&w->removed)) code = call(w); /* acq: pairs with remove */
     heist__spin_lock(&loop->misc_lock);
     a_store_rlx(&w->scheduled, 0); /* rlx: under the lock */
-    if (!a_load_rlx(&w->removed)) rearm(w->watch, false);
+    if (!a_load_rlx(&w->removed)) rearm(w->watch, NULL);
     heist__spin_unlock(&loop->misc_lock);
     if (code < 0) heist__loop_callback_ended(loop, code, NULL, w->name);
     watcher_unref(w);
@@ -121,7 +121,7 @@ void heist__watch_event(heist_loop *loop, uint64_t data, uint32_t events) {
             a_add_rlx(&s->refs, 1);
             due[i] = s;
         }
-        rearm(w, false); /* the other direction, which the one-shot silenced too */
+        rearm(w, NULL); /* the other direction, which the one-shot silenced too */
     }
     heist__spin_unlock(&loop->misc_lock);
     for (int i = 0; i < 2; i++)
@@ -158,6 +158,7 @@ static int add_one(heist_loop *loop, int fd, int direction, heist_callback_fn fn
         return err;
     }
     struct watcher *old = NULL;
+    struct heist__reg *past = NULL;
     heist__spin_lock(&loop->misc_lock);
     struct heist__watch **at = find(loop, fd), *w = *at;
     if (a_load_acq(&loop->closed)) { /* acq: pairs with shut, which empties the list under this lock */
@@ -174,7 +175,7 @@ static int add_one(heist_loop *loop, int fd, int direction, heist_callback_fn fn
         old = w->sides[direction];
         s->watch = w;
         w->sides[direction] = s;
-        err = rearm(w, fresh);
+        err = rearm(w, fresh ? &past : NULL);
         if (err) {
             w->sides[direction] = old;
             old = NULL;
@@ -187,6 +188,10 @@ static int add_one(heist_loop *loop, int fd, int direction, heist_callback_fn fn
     if (old) a_store_rel(&old->removed, 1); /* rel: pairs with watcher_run */
     heist__spin_unlock(&loop->misc_lock);
     heist__free(spare);
+    if (heist_unlikely(past)) {
+        heist__guest_forsake(past);
+        heist__guest_leave(past);
+    }
     if (err) {
         heist__carried_drop(&s->carried);
         heist__free(s);
@@ -207,7 +212,7 @@ static int remove_side(heist_loop *loop, int fd, int direction) {
         w->sides[direction] = NULL;
         a_store_rel(&s->removed, 1); /* rel: pairs with watcher_run */
         if (w->sides[!direction]) {
-            rearm(w, false);
+            rearm(w, NULL);
         } else {
             *at = w->next;
             a_sub_rlx(&loop->watched, 1); /* rlx: as in add */
