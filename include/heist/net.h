@@ -49,7 +49,9 @@ HEIST_API int heist_accept(heist_listener *l, double deadline, heist_conn **out)
 /* Stops listening; a task that waits in accept gets HEIST_ECLOSED.  Context: any.  Suspends: never. */
 HEIST_API void heist_listener_close(heist_listener *l);
 
-/* Connects.  Context: task.  Suspends: may.  Errors: -ECONNREFUSED and the like, -ETIMEDOUT, -ECANCELED. */
+/* Connects.  A port of this machine on which nobody listens is -ECONNREFUSED, also when the system gives our end that very
+ * port, and so would connect it to itself.
+ * Context: task.  Suspends: may.  Errors: -ECONNREFUSED and the like, -ETIMEDOUT, -ECANCELED. */
 HEIST_API int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) HEIST_NODISCARD;
 /* Takes over a connected stream socket, pipe end, terminal or other pollable descriptor (made non-blocking).  When the
  * last slave of a terminal is closed, its master reads the end of the stream.

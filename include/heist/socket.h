@@ -65,6 +65,8 @@ HEIST_API ptrdiff_t heist_sock_sendmsg(int fd, const struct msghdr *msg, int fla
  * address (peer may be NULL).  Errors: also -EMFILE, -ENFILE (the connection stays in the backlog).  Suspends: may. */
 HEIST_API int heist_sock_accept(int fd, double deadline, int *out, heist_addr *peer) HEIST_NODISCARD;
 /* Connects.  Cancelled or timed out, the system goes on connecting: call again to wait for it, or close.
+ * The socket is yours, and so is its port: one that the system has connected to itself (its end got the port of this
+ * machine that it calls, on which nobody listens) stays so.  heist_connect and heist_open_connection refuse that.
  * Errors: also -ECONNREFUSED and the like, -EISCONN.  Suspends: may. */
 HEIST_API int heist_sock_connect(int fd, const heist_addr *addr, double deadline) HEIST_NODISCARD;
 /* The same to a name and a service, as heist_getaddrinfo (heist/resolve.h) reads them for sockets of this one's kind:

@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/fork.h"
+#include "base/macros.h"
 #include "base/options.h"
 #include "base/sys.h"
 #include "conc/self.h"
@@ -28,6 +29,7 @@ struct heist_listener {
 
 #define DEFAULT_BACKLOG 4096
 #define UNIX_RETRY_SECONDS 0.001
+#define SELF_TRIES 3
 
 static int open_socket(int family) { return heist__sys_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
 
@@ -248,7 +250,33 @@ static int start_connect(int fd, const heist_addr *addr, int64_t until) {
     }
 }
 
-int heist__connect(const heist_addr *addr, const heist_addr *local, int64_t until, heist_conn **out) {
+static bool same_end(const struct sockaddr_storage *a, const struct sockaddr_storage *b) {
+    if (a->ss_family != b->ss_family) return false;
+    if (a->ss_family == AF_INET) {
+        const struct sockaddr_in *x = (const void *)a, *y = (const void *)b;
+        return x->sin_port == y->sin_port && x->sin_addr.s_addr == y->sin_addr.s_addr;
+    }
+    const struct sockaddr_in6 *x = (const void *)a, *y = (const void *)b;
+    return a->ss_family == AF_INET6 && x->sin6_port == y->sin6_port && x->sin6_scope_id == y->sin6_scope_id &&
+           !memcmp(&x->sin6_addr, &y->sin6_addr, sizeof(x->sin6_addr));
+}
+
+/* A connection to a port of this machine on which nobody listens, and which the system then chose for our end: TCP allows
+ * both ends to call, and here both are one. */
+static bool is_with_itself(heist_conn *c) {
+    heist_addr ours, theirs;
+    return !heist_conn_addr(c, &ours) && !heist_conn_peer(c, &theirs) && same_end(&ours.storage, &theirs.storage);
+}
+
+/* The port of our end is the system's choice. */
+static bool any_port(const heist_addr *local) {
+    if (!local) return true;
+    if (local->storage.ss_family == AF_INET) return !((const struct sockaddr_in *)(const void *)&local->storage)->sin_port;
+    return local->storage.ss_family == AF_INET6 &&
+           !((const struct sockaddr_in6 *)(const void *)&local->storage)->sin6_port;
+}
+
+static int connect_once(const heist_addr *addr, const heist_addr *local, int64_t until, heist_conn **out) {
     int family = addr->storage.ss_family;
     int fd = open_socket(family);
     if (fd < 0) return fd;
@@ -270,6 +298,22 @@ int heist__connect(const heist_addr *addr, const heist_addr *local, int64_t unti
     }
     *out = c;
     return 0;
+}
+
+int heist__connect(const heist_addr *addr, const heist_addr *local, int64_t until, heist_conn **out) {
+    int family = addr->storage.ss_family;
+    bool looks = (family == AF_INET || family == AF_INET6) && any_port(local);
+    for (int tries = 0; tries < SELF_TRIES; tries++) {
+        heist_conn *c = NULL;
+        int err = connect_once(addr, local, until, &c);
+        if (err) return err;
+        if (heist_likely(!looks || !is_with_itself(c))) {
+            *out = c;
+            return 0;
+        }
+        heist_conn_close(c); /* the next has another port, most probably */
+    }
+    return -ECONNREFUSED; /* as it would have been with any other port */
 }
 
 int heist_connect(const heist_addr *addr, double deadline, heist_conn **out) {
