@@ -48,10 +48,12 @@ static int call_it(void *arg, void **out) {
 static int open_it(void *arg, void **out) {
     struct probe *p = arg;
     heist_stream *s;
-    char text[64], *port;
+    char text[64], *port, *host = text;
     (void)out;
     if (heist_addr_format(&p->addr, text, sizeof(text)) < 0 || !(port = strrchr(text, ':'))) return -EPROTO;
-    p->err = heist_open_connection(p->addr.storage.ss_family == AF_INET ? "127.0.0.1" : "::1", port + 1, NULL, &s);
+    *port = 0;
+    if (*host == '[') *strchr(++host, ']') = 0;
+    p->err = heist_open_connection(host, port + 1, NULL, &s);
     if (!p->err) {
         heist_stream_close(s);
         heist_stream_unref(s);
@@ -59,9 +61,11 @@ static int open_it(void *arg, void **out) {
     return 0;
 }
 
-/* A port that is free, of the machine's own addresses. */
+/* A port that is free, of the machine's own addresses; of version 4, where there are enough, of one that no other process
+ * uses. */
 static bool find_port(int family, heist_addr *out) {
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    uint32_t own = 0x7f060000u | ((uint32_t)getpid() & 0xffff);
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(own)};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return false;
