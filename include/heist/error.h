@@ -41,9 +41,9 @@
     X(HEIST_ENOADDRESS, -10028, "the name has no address of that family")                                              \
     X(HEIST_ETRYAGAIN, -10029, "no name server gave an answer; it may later")                                          \
     X(HEIST_ENAMEFAIL, -10030, "the look-up of the name failed, and will again")                                       \
-    X(HEIST_ESERVICE, -10031, "there is no such service for this type of socket")                                        \
+    X(HEIST_ESERVICE, -10031, "there is no such service for this type of socket")                                      \
     X(HEIST_EINCOMPLETE, -10032, "the stream ended before what was asked for had come")                                \
-    X(HEIST_ELIMIT, -10033, "the separator, or the end, does not come within the limit")                              \
+    X(HEIST_ELIMIT, -10033, "the separator, or the end, does not come within the limit")                               \
     X(HEIST_ETLS, -10034, "TLS failed: the handshake, the protocol, or a certificate or key that cannot be used")      \
     X(HEIST_ETLSVERIFY, -10035, "the peer's certificate could not be verified")                                        \
     X(HEIST_ETRUNCATED, -10036, "the stream ended without the peer's goodbye: it was cut off")

@@ -125,8 +125,8 @@ HEIST_API void heist_handle_unref(heist_handle *handle);
  * One-shot in the kernel: re-armed after the callback ran.  fd stays the caller's and must be removed
  * before it is closed.  Tasks may wait for it meanwhile (heist/socket.h): then both are told.
  * Context: any.  Suspends: never.  Ownership: opts.arg_free runs at removal, replacement or close.
- * Errors: -EBADF, -EPERM (not pollable), HEIST_ECLOSED, -ENOMEM, -EINVAL, -EBUSY (the descriptor belongs to a connection,
- * listener or endpoint; or opts.context is in use), -EMFILE (when a task waits for it). */
+ * Errors: -EBADF, -EPERM (not pollable), HEIST_ECLOSED, -ENOMEM, -EINVAL, -EBUSY (the descriptor belongs to a
+ * connection, listener or endpoint; or opts.context is in use), -EMFILE (when a task waits for it). */
 HEIST_API int heist_loop_add_reader(heist_loop *loop, int fd, heist_callback_fn fn, void *arg,
                                     const heist_call_options *opts);
 HEIST_API int heist_loop_add_writer(heist_loop *loop, int fd, heist_callback_fn fn, void *arg,

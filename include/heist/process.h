@@ -49,8 +49,8 @@ typedef struct heist_process_options {
 
 /* Starts argv[0], looked for in PATH (that of opts.env, if given) unless it has a slash, with the arguments argv, which
  * ends with NULL.  Returns when the new program has begun, or could not.  What is given is borrowed for the call.
- * Context: task.  Suspends: may, to let others in.  A cancellation point: -ECANCELED has started nothing; a request that
- * comes during the call is delivered later.
+ * Context: task.  Suspends: may, to let others in.  A cancellation point: -ECANCELED has started nothing; a request
+ * that comes during the call is delivered later.
  * Ownership: *out is one reference.
  * Errors: -ENOENT, -EACCES, -ENOEXEC and what else exec and chdir say (nothing is left of the child); -EMFILE and the
  * like, -EAGAIN, -ENOMEM, -EBADF (a descriptor that is not open), -EINVAL, -ECANCELED, HEIST_ENOTINCORO, -ENOSYS. */
@@ -85,7 +85,8 @@ HEIST_API int heist_process_returncode(heist_process *p, int *code);
 HEIST_API int heist_process_send_signal(heist_process *p, int sig);
 HEIST_API int heist_process_terminate(heist_process *p);
 HEIST_API int heist_process_kill(heist_process *p);
-/* To all of its group; to itself, when it has left that and nobody is there.  Errors: also -ENOTSUP (it has none of its own). */
+/* To all of its group; to itself, when it has left that and nobody is there.
+ * Errors: also -ENOTSUP (it has none of its own). */
 HEIST_API int heist_process_signal_group(heist_process *p, int sig);
 /* SIGTERM, and SIGKILL after `grace` seconds if it is still there; to the group if it has one of its own.  Returns
  * when it has ended, as wait does; a cancelled stop kills at once, and does not wait.

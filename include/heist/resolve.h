@@ -32,7 +32,8 @@ typedef struct heist_addrinfo_list {
 
 #define HEIST_AI_PASSIVE 0x1u     /* without a host: the addresses to listen on, instead of this machine's own */
 #define HEIST_AI_CANONNAME 0x2u   /* fill in `canonical` */
-#define HEIST_AI_NUMERICHOST 0x4u /* host must be an address: anything else is HEIST_ENONAME, and nothing is looked up */
+#define HEIST_AI_NUMERICHOST                                                                                           \
+    0x4u /* host must be an address: anything else is HEIST_ENONAME, and nothing is looked up */
 #define HEIST_AI_NUMERICSERV 0x8u /* service must be a number: anything else is HEIST_ESERVICE */
 
 typedef struct heist_addrinfo_hints {

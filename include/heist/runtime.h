@@ -38,12 +38,13 @@ struct heist_runtime_options {
 /* How the loops wait for descriptors, and for the disk.
  *
  * HEIST_BACKEND_AUTO takes what the environment variable HEIST_BACKEND says (epoll, io_uring, or uring for short), else
- * epoll.  With HEIST_BACKEND_IO_URING each loop has a ring, where the kernel allows that (Linux 5.18, no filter in front
- * of it); elsewhere it is epoll all the same, and heist_loop_backend tells.  A ring costs a loop some 100 KiB.  Reads,
- * writes, opens, stats and syncs of heist/file.h then go through it instead of the executor.  The kernel does a part of
- * a ring's work on the thread that asked for it: blocking calls there that the kernel does not restart (epoll_wait, recv
- * with SO_RCVTIMEO) may end with EINTR without any signal; a worker that stands in the kernel and cannot be interrupted
- * also delays what its ring waits for; and a socket that another worker closes may reach its peer a moment later. */
+ * epoll.  With HEIST_BACKEND_IO_URING each loop has a ring, where the kernel allows that (Linux 5.18, no filter in
+ * front of it); elsewhere it is epoll all the same, and heist_loop_backend tells.  A ring costs a loop some 100 KiB.
+ * Reads, writes, opens, stats and syncs of heist/file.h then go through it instead of the executor.  The kernel does a
+ * part of a ring's work on the thread that asked for it: blocking calls there that the kernel does not restart
+ * (epoll_wait, recv with SO_RCVTIMEO) may end with EINTR without any signal; a worker that stands in the kernel and
+ * cannot be interrupted also delays what its ring waits for; and a socket that another worker closes may reach its peer
+ * a moment later. */
 #define HEIST_BACKEND_AUTO 0
 #define HEIST_BACKEND_EPOLL 1
 #define HEIST_BACKEND_IO_URING 2
@@ -77,9 +78,9 @@ struct heist_runtime_options {
  * Neither has an effect in virtual time, where no time passes while a task computes.  On heist_loop_new both are
  * -EINVAL: its one thread is the caller's. */
 
-/* Debug mode.  HEIST_RUNTIME_DEBUG switches it on for every loop, HEIST_RUNTIME_NO_DEBUG off; with neither it is on when the
- * environment variable HEIST_DEBUG is set, not empty and not 0.  heist_loop_set_debug changes one loop, at any time,
- * heist_runtime_set_debug all of a runtime.
+/* Debug mode.  HEIST_RUNTIME_DEBUG switches it on for every loop, HEIST_RUNTIME_NO_DEBUG off; with neither it is on
+ * when the environment variable HEIST_DEBUG is set, not empty and not 0.  heist_loop_set_debug changes one loop, at any
+ * time, heist_runtime_set_debug all of a runtime.
  *
  * SIGINT.  The library touches no disposition unless asked to.  With HEIST_RUNTIME_SIGINT, and when the disposition is
  * SIG_DFL, the first SIGINT cancels main, by a callback on the first loop, and if main then ends cancelled, and nobody

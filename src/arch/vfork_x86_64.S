@@ -1,7 +1,8 @@
 /* clone for x86-64: see vfork.h.
  *
- * heist__vfork(fn rdi, top rsi, flags rdx, arg rcx, pidfd r8).  The child finds fn and arg on its stack, for it has its
- * parent's registers but for rax, which is 0, and rsp.  It never returns from here, so there is nothing to unwind to. */
+ * heist__vfork(fn rdi, top rsi, flags rdx, arg rcx, pidfd r8).  The child finds fn and arg on its stack, for it has
+ * its parent's registers but for rax, which is 0, and rsp.  It never returns from here, so there is nothing to
+ * unwind to. */
 
         .text
 

@@ -240,8 +240,8 @@ out:
     return rc;
 }
 
-int heist__explore(const struct heist__explore_options *options, const struct heist__sim_thread_spec *thread, int threads,
-                   void (*setup)(void *arg), const char *(*check)(void *arg), void *arg,
+int heist__explore(const struct heist__explore_options *options, const struct heist__sim_thread_spec *thread,
+                   int threads, void (*setup)(void *arg), const char *(*check)(void *arg), void *arg,
                    struct heist__explore_result *result) {
     struct job j = {options, thread, threads, setup, check, arg, NULL, NULL, result};
     int err = prepare(&j);

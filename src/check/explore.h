@@ -46,8 +46,8 @@ struct heist__explore_result {
 /* setup (may be NULL) runs before each execution and check (may be NULL) after it, on the calling thread, with no
  * point inside; check returns NULL or what is wrong.  The bodies call heist__sim_fail or return.  0 (the result says
  * whether a failure was found), or -ENOMEM, -EAGAIN, -EBUSY, -EINVAL. */
-int heist__explore(const struct heist__explore_options *options, const struct heist__sim_thread_spec *thread, int threads,
-                   void (*setup)(void *arg), const char *(*check)(void *arg), void *arg,
+int heist__explore(const struct heist__explore_options *options, const struct heist__sim_thread_spec *thread,
+                   int threads, void (*setup)(void *arg), const char *(*check)(void *arg), void *arg,
                    struct heist__explore_result *result);
 
 /* One run under the schedule of result->replay. */

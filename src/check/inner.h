@@ -14,7 +14,11 @@
 #define HEIST__SIM_TRACE 256
 #define HEIST__SIM_FDS 4096 /* descriptors whose registrations are known */
 
-enum heist__sim_state { HEIST__SIM_FREE, HEIST__SIM_RUNNABLE, HEIST__SIM_WAITING, HEIST__SIM_POLLING, HEIST__SIM_ENDED };
+/* clang-format off */
+enum heist__sim_state {
+    HEIST__SIM_FREE, HEIST__SIM_RUNNABLE, HEIST__SIM_WAITING, HEIST__SIM_POLLING, HEIST__SIM_ENDED
+};
+/* clang-format on */
 
 struct heist__sim_thread {
     struct heist__baton turn;

@@ -108,7 +108,9 @@ static bool read_item(const char **at, struct heist__decision *d) {
     } else if (kind == '!') {
         size_t length = strspn(*at, "abcdefghijklmnopqrstuvwxyz");
         int k = 0;
-        while (k < HEIST__FAULTS && (strlen(heist__fault_name[k]) != length || strncmp(*at, heist__fault_name[k], length) != 0)) k++;
+        while (k < HEIST__FAULTS &&
+               (strlen(heist__fault_name[k]) != length || strncmp(*at, heist__fault_name[k], length) != 0))
+            k++;
         if (k == HEIST__FAULTS) return false;
         *at += length;
         d->kind = (uint8_t)k;

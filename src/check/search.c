@@ -122,10 +122,12 @@ static int run_child(struct search *s, uint64_t seed, const struct heist__plan *
         snprintf(r->message, sizeof(r->message), "no end within the time: a thread blocks in the kernel, or computes");
     } else if (WIFSIGNALED(status)) {
         m->run.code = WTERMSIG(status);
-        snprintf(r->message, sizeof(r->message), "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        snprintf(r->message, sizeof(r->message), "killed by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
     } else {
         m->run.code = WEXITSTATUS(status);
-        snprintf(r->message, sizeof(r->message), "the process ended with status %d in the middle of the run", m->run.code);
+        snprintf(r->message, sizeof(r->message), "the process ended with status %d in the middle of the run",
+                 m->run.code);
     }
     return 0;
 }
@@ -235,7 +237,8 @@ static void print_failure(struct search *s, const struct heist__run *run, bool r
     if (replays && (r->plan[0] || !r->decisions))
         fprintf(stderr, "  replay: HEIST_SIM_PLAN='%s%s%s' %s\n", name, colon, r->plan, program());
     else
-        fprintf(stderr, "  replay: HEIST_SIM_SEED='%s%s%llu' %s\n", name, colon, (unsigned long long)r->seed, program());
+        fprintf(stderr, "  replay: HEIST_SIM_SEED='%s%s%llu' %s\n", name, colon, (unsigned long long)r->seed,
+                program());
     if (!replays)
         fprintf(stderr, "  the same decisions did not fail again: something from outside takes part in this run\n");
     fputs(run->report.text, stderr);

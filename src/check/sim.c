@@ -56,7 +56,9 @@ uint64_t heist__sim_hash(void) { return running->counts.hash; }
 
 /* ---- the record, the hash, the trace ---- */
 
-static void fold(struct heist__sim *s, uint64_t word) { s->counts.hash = (s->counts.hash ^ word) * UINT64_C(0x100000001b3); }
+static void fold(struct heist__sim *s, uint64_t word) {
+    s->counts.hash = (s->counts.hash ^ word) * UINT64_C(0x100000001b3);
+}
 
 void heist__sim_note(struct heist__sim *s, int thread, int kind, uint32_t value) {
     uint64_t at = thread == HEIST__SIM_NOBODY ? s->start_points : s->thread[thread].points;
@@ -145,7 +147,8 @@ static bool can_run(struct heist__sim *s, struct heist__sim_thread *t) {
 static uint64_t able(struct heist__sim *s) {
     uint64_t mask = 0;
     for (int i = 0; i < s->top; i++)
-        if (s->thread[i].state != HEIST__SIM_FREE && s->thread[i].state != HEIST__SIM_ENDED && can_run(s, &s->thread[i]))
+        if (s->thread[i].state != HEIST__SIM_FREE && s->thread[i].state != HEIST__SIM_ENDED &&
+            can_run(s, &s->thread[i]))
             mask |= UINT64_C(1) << i;
     return mask;
 }
@@ -169,7 +172,8 @@ static int64_t ahead(struct heist__sim *s) {
     int64_t next = NEVER, now = s->counts.now_ns;
     for (int i = 0; i < s->top; i++) {
         struct heist__sim_thread *t = &s->thread[i];
-        if ((t->state == HEIST__SIM_WAITING || t->state == HEIST__SIM_POLLING) && t->deadline > now) next = least(next, t->deadline);
+        if ((t->state == HEIST__SIM_WAITING || t->state == HEIST__SIM_POLLING) && t->deadline > now)
+            next = least(next, t->deadline);
         if (t->state == HEIST__SIM_RUNNABLE && t->not_before > now) next = least(next, t->not_before);
     }
     return next;
@@ -265,11 +269,13 @@ static struct heist__sim_thread *decide(struct heist__sim *s, struct heist__sim_
     }
 }
 
-static void give_turn(struct heist__sim *s, struct heist__sim_thread *from, struct heist__sim_thread *to, const char *why) {
+static void give_turn(struct heist__sim *s, struct heist__sim_thread *from, struct heist__sim_thread *to,
+                      const char *why) {
     s->counts.switches++;
     s->slice_end = s->counts.steps + SLICE_POINTS;
     fold(s, (uint64_t)(to->id + 1) << 32);
-    heist__sim_trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL, from ? from->line : 0);
+    heist__sim_trace(s, from ? from->id : HEIST__SIM_NOBODY, to->id, why, from ? from->file : NULL,
+                     from ? from->line : 0);
     s->holder = to;
     heist__baton_pass(&to->turn);
 }
@@ -339,7 +345,8 @@ HEIST_NOINLINE void heist__sim_spin(const char *file, int line) {
 
 /* ---- waiting ---- */
 
-static int wait_as(struct heist__sim *s, struct heist__sim_thread *t, enum heist__sim_state state, int64_t deadline, const char *what) {
+static int wait_as(struct heist__sim *s, struct heist__sim_thread *t, enum heist__sim_state state, int64_t deadline,
+                   const char *what) {
     t->points++;
     t->state = state;
     t->deadline = deadline;
@@ -371,7 +378,8 @@ HEIST_NOINLINE void heist__sim_wake(const void *key, int wakes) {
         struct heist__sim_thread *first = NULL;
         for (int i = 0; i < s->top; i++) {
             struct heist__sim_thread *w = &s->thread[i];
-            if (w->state == HEIST__SIM_WAITING && w->key == key && (!first || w->waits_since < first->waits_since)) first = w;
+            if (w->state == HEIST__SIM_WAITING && w->key == key && (!first || w->waits_since < first->waits_since))
+                first = w;
         }
         if (!first) return;
         make_runnable(s, first);
@@ -478,7 +486,8 @@ static void *kept_main(void *arg) {
 
 static struct heist__sim_thread *free_thread(struct heist__sim *s) {
     for (int i = 0; i < HEIST__SIM_THREADS; i++)
-        if (s->thread[i].state == HEIST__SIM_FREE || (s->thread[i].state == HEIST__SIM_ENDED && s->thread[i].joined && !s->thread[i].kept))
+        if (s->thread[i].state == HEIST__SIM_FREE ||
+            (s->thread[i].state == HEIST__SIM_ENDED && s->thread[i].joined && !s->thread[i].kept))
             return &s->thread[i];
     for (int i = 0; i < HEIST__SIM_THREADS; i++) /* ended, and detached or never joined */
         if (s->thread[i].state == HEIST__SIM_ENDED && !s->thread[i].kept) return &s->thread[i];
@@ -521,7 +530,9 @@ int heist__sim_thread_join(pthread_t thread, void **result) {
     heist__sim_step("join", 0);
     for (int i = 0; i < HEIST__SIM_THREADS; i++) {
         struct heist__sim_thread *t = &s->thread[i];
-        if (t->state == HEIST__SIM_FREE || (t->state == HEIST__SIM_ENDED && t->joined) || !pthread_equal(t->pthread, thread)) continue;
+        if (t->state == HEIST__SIM_FREE || (t->state == HEIST__SIM_ENDED && t->joined) ||
+            !pthread_equal(t->pthread, thread))
+            continue;
         while (t->state != HEIST__SIM_ENDED) heist__sim_wait(t, NEVER, "the end of a thread");
         t->joined = true;
         if (heist__sim_hooks.joined) heist__sim_hooks.joined(self->id, t->id);

@@ -19,7 +19,11 @@ struct heist__magazine {
     unsigned current_count;
 };
 
-enum { HEIST__SLAB_FUTURE, HEIST__SLAB_HANDLE, HEIST__SLAB_TIMED, HEIST__SLAB_LOOP, HEIST__SLAB_REG, HEIST__SLAB_COUNT };
+/* clang-format off */
+enum {
+    HEIST__SLAB_FUTURE, HEIST__SLAB_HANDLE, HEIST__SLAB_TIMED, HEIST__SLAB_LOOP, HEIST__SLAB_REG, HEIST__SLAB_COUNT
+};
+/* clang-format on */
 
 /* Where the code that runs sets context variables and reads them; see task/context.h.  By whoever runs in it. */
 struct heist__vars;

@@ -126,8 +126,8 @@ static HEIST__SWITCH_INLINE HEIST_NORETURN void heist__coro_exit(struct heist__h
     __builtin_unreachable();
 }
 
-/* Before the host makes the first enter of a coroutine from where the caller stands, be it a coroutine's stack.  The caller
- * keeps a copy of what the host was, and puts it back before he leaves that stack. */
+/* Before the host makes the first enter of a coroutine from where the caller stands, be it a coroutine's stack.  The
+ * caller keeps a copy of what the host was, and puts it back before he leaves that stack. */
 static HEIST__SWITCH_INLINE void heist__host_stands_here(struct heist__host *h) {
     (void)h;
 #if HEIST__SAN_ANY
@@ -145,7 +145,8 @@ static HEIST__SWITCH_INLINE void heist__host_stands_here(struct heist__host *h) 
  * caller's frame, and stays where it is.  So nothing of a thread is kept in *h: whose exceptions are the caller's
  * stands in his frame, and the bounds of his stack are told by the detector when c is entered. */
 
-static HEIST__SWITCH_INLINE void *heist__coro_enter_nested(struct heist__host *h, struct heist__coro *c, void *payload) {
+static HEIST__SWITCH_INLINE void *heist__coro_enter_nested(struct heist__host *h, struct heist__coro *c,
+                                                           void *payload) {
     struct heist__cxx_globals *g, callers = {NULL, 0};
     if (__cxa_get_globals) {
         g = __cxa_get_globals();
@@ -170,7 +171,8 @@ static HEIST__SWITCH_INLINE void *heist__coro_enter_nested(struct heist__host *h
     return answer;
 }
 
-static HEIST__SWITCH_INLINE void *heist__coro_leave_nested(struct heist__host *h, struct heist__coro *c, void *payload) {
+static HEIST__SWITCH_INLINE void *heist__coro_leave_nested(struct heist__host *h, struct heist__coro *c,
+                                                           void *payload) {
 #if HEIST__SAN_ANY
     heist__san_leave(&h->san, &c->san, 0);
     void *answer = heist__ctx_switch(&c->sp, h->sp, payload);

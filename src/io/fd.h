@@ -44,8 +44,8 @@ void heist__call_end(struct heist__call *c);
 
 /* A moment's sleep: 0, -ETIMEDOUT, -ECANCELED. */
 int heist__fd_pause(int64_t until);
-/* A Unix socket can find no room at an address though it is ready to be written: the room is at the other end, and no event
- * tells when it comes. */
+/* A Unix socket can find no room at an address though it is ready to be written: the room is at the other end, and no
+ * event tells when it comes. */
 bool heist__fd_room_is_far(int fd, const struct sockaddr *to);
 
 /* What a registration of net/ disposes of: frees the owner, closes the descriptor. */

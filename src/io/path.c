@@ -125,8 +125,9 @@ static int name_job(void *arg, void **out) {
 static int name(int what, const char *path, const char *to, mode_t mode, struct stat *st) {
     if (!path || (what == RENAME && !to) || ((what == STAT || what == LSTAT) && !st)) return -EINVAL;
     struct naming n = {.what = what, .path = path, .to = to, .mode = mode};
-    int err = st && heist__ring_here() ? heist__ring_stat(AT_FDCWD, path, what == LSTAT ? AT_SYMLINK_NOFOLLOW : 0, &n.st)
-                                       : heist__offload(name_job, &n);
+    int err = st && heist__ring_here()
+                  ? heist__ring_stat(AT_FDCWD, path, what == LSTAT ? AT_SYMLINK_NOFOLLOW : 0, &n.st)
+                  : heist__offload(name_job, &n);
     if (!err && st) *st = n.st;
     return err;
 }

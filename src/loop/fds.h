@@ -37,7 +37,7 @@ bool heist__fds_polled(int fd, const heist_loop *loop);
 int heist__fds_watch(heist_loop *loop, int fd, uint32_t events, uint64_t data, struct heist__reg **past);
 
 /* The loop is closed and polls no more: who waits for a registration with it (tasks of other runtimes, for its own have
- * ended) tries again, and moves the registration to a loop of his.  After `closed` is set: who comes later sees that. */
+ * ended) tries again, and moves the registration to a loop of his.  After `closed` is set: later ones see that. */
 void heist__fds_strand(const heist_loop *loop);
 
 /* 0 and the guest, one call in it; -EBUSY (owned), HEIST_ECLOSED (being closed), -ENOMEM. */

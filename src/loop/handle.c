@@ -150,7 +150,8 @@ static int scoped_handle(struct heist__self *self, heist_loop *loop, const heist
 
 static int schedule(heist_loop *loop, heist_callback_fn fn, void *arg, const heist_call_options *opts,
                     heist_handle **out, bool timed, int64_t when_ns) {
-    if (heist_unlikely(!loop || !fn || !heist__options_ok_since(opts, HEIST__CALL_OPTIONS_FIRST, sizeof(*opts)))) return -EINVAL;
+    if (heist_unlikely(!loop || !fn || !heist__options_ok_since(opts, HEIST__CALL_OPTIONS_FIRST, sizeof(*opts))))
+        return -EINVAL;
     if (heist_unlikely(heist__forked())) return HEIST_EFORKED;
     if (heist_unlikely(a_load_acq(&loop->closed))) return HEIST_ECLOSED; /* acq: an early answer; post decides */
     struct heist__self *self = heist__self();

@@ -323,7 +323,8 @@ void heist__wait_timer_disarm(struct heist__wait_timer *t) {
     heist_loop *loop = t->loop;
     heist__spin_lock(&loop->timer_lock);
     if (heist__timers_remove(&loop->timers, &t->timer))
-        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers)); /* rlx: may be old; the owner arms under the lock */
+        /* rlx: may be old; the owner arms under the lock */
+        a_store_rlx(&loop->armed, heist__timers_count(&loop->timers));
     heist__spin_unlock(&loop->timer_lock);
 }
 
@@ -509,7 +510,8 @@ size_t heist__loop_run_ready(heist_loop *loop) {
 
 int heist_loop_is_running(const heist_loop *loop) {
     if (!loop) return -EINVAL;
-    return a_load_acq(&((heist_loop *)(uintptr_t)loop)->running) == HEIST__RUNS; /* acq: pairs with the run call's stores */
+    /* acq: pairs with the run call's stores */
+    return a_load_acq(&((heist_loop *)(uintptr_t)loop)->running) == HEIST__RUNS;
 }
 
 int heist_loop_is_closed(const heist_loop *loop) {

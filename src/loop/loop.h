@@ -51,7 +51,7 @@ struct heist_loop {
     _Atomic(int) *sleepers; /* the runtime's count: at least as many as loops with `sleeping` set */
     size_t max_inbox;
     bool alone; /* made by heist_loop_new: every task pinned */
-    heist_loop *home; /* owner: the loop that tasks which run here take for theirs: this one, but for a spare thread's */
+    heist_loop *home; /* owner: which loop tasks that run here take for theirs: this one, but for a spare thread's */
 
     /* owner */
     HEIST_ALIGNED(HEIST_CACHE_LINE) struct heist__jobs ready;

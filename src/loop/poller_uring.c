@@ -32,8 +32,8 @@
  * blocking call that is not restarted (epoll_wait, recv with SO_RCVTIMEO) may return EINTR on that thread.  So only
  * workers and waiters arm.  A plain thread leaves the node among those that are due, which is a debt like the others.
  * (Where there is no wake-up descriptor, an entry that does nothing ends the wait under way.)  And a file stays open
- * until its cancelled request has ended, which the thread that armed it does too, at once unless it stands in the kernel and cannot be
- * interrupted. */
+ * until its cancelled request has ended, which the thread that armed it does too, at once unless it stands in the
+ * kernel and cannot be interrupted. */
 #include "loop/poller_uring.h"
 
 #include <errno.h>
@@ -500,7 +500,8 @@ static int wait_inside(struct heist__uring *u, int64_t left) {
 int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, int max, int64_t timeout_ns) {
     int64_t deadline = INT64_MAX, left = timeout_ns;
     int refused = 0;
-    if (timeout_ns > 0 && __builtin_add_overflow(heist__sys_monotonic_ns(), timeout_ns, &deadline)) deadline = INT64_MAX;
+    if (timeout_ns > 0 && __builtin_add_overflow(heist__sys_monotonic_ns(), timeout_ns, &deadline))
+        deadline = INT64_MAX;
     if (max > HEIST__POLL_MAX) max = HEIST__POLL_MAX;
     for (;;) {
         bool debts = a_load_sc(&u->debts);

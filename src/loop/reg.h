@@ -94,8 +94,8 @@ void heist__reg_close(struct heist__reg *r);
 void heist__reg_interrupt(struct heist__reg *r, int direction);
 
 /* An event of this registration will be handled soon: fetches the registration (far), then what the waiter's step needs
- * (near).  A thousand sleeping connections do not stay in the caches; each of their steps would wait for memory some ten
- * times, one line after the other. */
+ * (near).  A thousand sleeping connections do not stay in the caches; each of their steps would wait for memory some
+ * ten times, one line after the other. */
 void heist__reg_expect_far(uint64_t data);
 void heist__reg_expect_near(uint64_t data);
 

@@ -8,9 +8,9 @@
  *   removal   out of the trap's list, quiesce, then whatever it is -> REMOVED; the job finds that, and makes no call
  *
  * All are sequentially consistent operations on one word, so a signal either finds IDLE, and its own job comes, or it
- * finds QUEUED before the job has made it IDLE, and the call is still to come.  A removal that finds QUEUED has kept the
- * job from its call: one by which a new handler of the loop replaced the old hands the signal on, so that none is lost
- * between the two. */
+ * finds QUEUED before the job has made it IDLE, and the call is still to come.  A removal that finds QUEUED has kept
+ * the job from its call: one by which a new handler of the loop replaced the old hands the signal on, so that none is
+ * lost between the two. */
 #include "loop/sighandler.h"
 
 #include <heist/error.h>

@@ -151,7 +151,8 @@ static int add_one(heist_loop *loop, int fd, int direction, heist_callback_fn fn
     }
     heist_context *given = heist__call_context(opts);
     /* rlx: referenced */
-    int err = heist__contexts_used() || given ? heist__carry(heist__self(), &s->carried, given, a_load_rlx(&loop->id)) : 0;
+    int err =
+        heist__contexts_used() || given ? heist__carry(heist__self(), &s->carried, given, a_load_rlx(&loop->id)) : 0;
     if (err) {
         heist__free(spare);
         heist__free(s);

@@ -14,7 +14,7 @@ int heist__ranges_add(struct heist__range range) {
     int end = a_load_rlx(&used), i = 0; /* rlx: written under this lock */
     while (i < end && a_load_rlx(&ranges[i].lo) != 0) i++; /* rlx: likewise */
     if (i == HEIST__RANGES) return -1;
-    /* rel: whoever reads this lo sees these two; and whoever reads one of these two does not read the old lo after it. */
+    /* rel: whoever reads this lo sees these two; and who reads one of these two does not read the old lo after it. */
     a_store_rel(&ranges[i].hi, range.hi);
     a_store_rel(&ranges[i].shift, range.shift);
     a_store_rel(&ranges[i].lo, range.lo);

@@ -40,7 +40,8 @@ static inline void *heist__slab_get(struct heist__self *self, int slab) {
 static inline void heist__slab_put(struct heist__self *self, int slab, void *object) {
     struct heist__magazine *m = &self->magazines[slab];
     /* rlx: a hint; a put that misses the last leave leaves its object in the magazine until the thread exits. */
-    if (heist_unlikely(m->current_count >= HEIST__SLAB_BATCH || !self->registered || !a_load_rlx(&heist__slab_in_use))) {
+    if (heist_unlikely(m->current_count >= HEIST__SLAB_BATCH || !self->registered ||
+                       !a_load_rlx(&heist__slab_in_use))) {
         heist__slab_put_slow(self, slab, object);
         return;
     }

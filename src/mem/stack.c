@@ -199,7 +199,8 @@ static size_t protected_limit(void) {
 
 static int protect(char *page, size_t bytes) {
     /* rlx: a count; nothing else is read by it. */
-    if (a_add_rlx(&pool.protected_guards, 1) < protected_limit() && heist__sys_mprotect(page, bytes, PROT_NONE) == 0) return 0;
+    if (a_add_rlx(&pool.protected_guards, 1) < protected_limit() && heist__sys_mprotect(page, bytes, PROT_NONE) == 0)
+        return 0;
     a_sub_rlx(&pool.protected_guards, 1);
     return -ENOMEM;
 }

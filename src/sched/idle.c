@@ -151,7 +151,9 @@ static bool something_came(struct heist__worker *w, bool *theirs) {
     if (a_load_sc(&w->loop->stop) || a_load_sc(&rt->stopping)) return true;
     if (w->until && a_load_sc(w->until)) return true;
     /* A close goes on when the last task has ended, or was refused, wherever that was seen. */
-    if (a_load_sc(&rt->closing) && ((!w->acked && !rt->alone) || (!rt->alone && !a_load_sc(&rt->acks) && !heist__live_tasks(rt)))) return true;
+    if (a_load_sc(&rt->closing) &&
+        ((!w->acked && !rt->alone) || (!rt->alone && !a_load_sc(&rt->acks) && !heist__live_tasks(rt))))
+        return true;
     if (w->alone || (w->spare && !(a_load_sc(&rt->blocked) && spare_helps(rt)))) return false;
     for (int i = 0; i < rt->workers; i++) {
         struct heist__worker *v = rt->worker[i];
@@ -170,7 +172,9 @@ static bool something_came(struct heist__worker *w, bool *theirs) {
 static bool spin(struct heist__worker *w) {
     heist_runtime *rt = w->rt;
     /* With descriptors to watch the poll is the place to wait: a spin would not see them. */
-    if (w->spin_ns < SPIN_MIN_NS || w->spare || rt->clock.virtual_time || a_load_rlx(&w->loop->watched)) return false; /* rlx: see loop.h */
+    if (w->spin_ns < SPIN_MIN_NS || w->spare || rt->clock.virtual_time ||
+        a_load_rlx(&w->loop->watched)) /* rlx: see loop.h */
+        return false;
     int64_t end = heist__clock_now(&(struct heist__clock){0}) + w->spin_ns;
     do {
         for (int i = 0; i < 16; i++) {
@@ -187,8 +191,8 @@ static bool spin(struct heist__worker *w) {
     return false;
 }
 
-/* Every worker sleeps, has found nothing to do, nothing has come for it since, and nobody does its work elsewhere.  Under
- * virtual_lock. */
+/* Every worker sleeps, has found nothing to do, nothing has come for it since, and nobody does its work elsewhere.
+ * Under virtual_lock. */
 static bool all_settled(heist_runtime *rt) {
     if (a_load_sc(&rt->jobs_outside)) return false;
     for (int i = 0; i < rt->workers; i++) {

@@ -49,8 +49,8 @@ static size_t describe_overflow(struct heist__stack *s, char *buf, size_t n) {
     if (!t || !t->coro || t->coro->stack != s) return 0;
     const char *own = heist__extra_name(t);
     int length = own ? snprintf(buf, n, "task '%s' (made at %s:%u)", own, t->file, t->line)
-                     : snprintf(buf, n, "task Task-%llu (made at %s:%u)", (unsigned long long)heist__task_number(t), t->file,
-                                t->line);
+                     : snprintf(buf, n, "task Task-%llu (made at %s:%u)", (unsigned long long)heist__task_number(t),
+                                t->file, t->line);
     return length < 0 ? 0 : (size_t)length < n ? (size_t)length : n - 1;
 }
 
@@ -111,7 +111,8 @@ static bool uring_wanted(int backend) {
 }
 
 static int check_options(const heist_runtime_options *o, bool alone) {
-    if ((o->flags & ~KNOWN_FLAGS) || ((o->flags & HEIST_RUNTIME_DEBUG) && (o->flags & HEIST_RUNTIME_NO_DEBUG))) return -EINVAL;
+    if ((o->flags & ~KNOWN_FLAGS) || ((o->flags & HEIST_RUNTIME_DEBUG) && (o->flags & HEIST_RUNTIME_NO_DEBUG)))
+        return -EINVAL;
     if (!(o->stuck_after >= 0) || (o->stuck_signal && !heist__where_signal_ok(o->stuck_signal))) return -EINVAL;
     if (alone && (o->stuck_after > 0 || (o->flags & HEIST_RUNTIME_SPARE_THREAD))) return -EINVAL;
     if (o->backend < HEIST_BACKEND_AUTO || o->backend > HEIST_BACKEND_IO_URING) return -EINVAL;
@@ -237,8 +238,8 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
         loop->max_inbox = opts->max_inbox;
         loop->handler = opts->exception_handler;
         loop->handler_user = opts->exception_user;
-        a_store_rlx(&loop->debug, (debug ? HEIST__DEBUG : 0) |
-                                      (rt->stuck_after_ns != INT64_MAX ? HEIST__MONITORED : 0)); /* rlx: not published yet */
+        int mode = (debug ? HEIST__DEBUG : 0) | (rt->stuck_after_ns != INT64_MAX ? HEIST__MONITORED : 0);
+        a_store_rlx(&loop->debug, mode); /* rlx: not published yet */
     }
     if (!err && watched) rt->worker[rt->regular]->loop->home = rt->worker[0]->loop;
     int signal_number = rt->stuck_after_ns != INT64_MAX ? opts->stuck_signal : 0;

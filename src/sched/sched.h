@@ -68,7 +68,7 @@ struct heist__worker {
     /* shared: written by the owner, read by thieves, the sentinel and statistics */
     HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) tick; /* steps run */
     _Atomic(uint64_t) turns;                                 /* of its loop */
-    _Atomic(heist_task *) shown; /* the task that runs, or NULL; for the monitor, who takes a reference before he looks */
+    _Atomic(heist_task *) shown; /* the task that runs, or NULL; the monitor takes a reference before he looks */
     _Atomic(uint64_t) births, deaths; /* of tasks, made and ended by this worker */
     _Atomic(uint64_t) stolen, injected, sleeps, wakeups;
     _Atomic(int) blocked;    /* in a blocking section: sc, see blocking.c */
@@ -109,8 +109,9 @@ struct heist_runtime {
     struct heist__clock clock;
     struct heist__link link; /* among all runtimes, under a lock of runtime.c */
 
-    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) users; /* references of handles; the last one abandons what was not closed */
-    _Atomic(uint64_t) refs;                                       /* of the memory: the users', the threads', and wakers' from outside */
+    /* references of handles; the last one abandons what was not closed */
+    HEIST_ALIGNED(HEIST_CACHE_LINE) _Atomic(uint64_t) users;
+    _Atomic(uint64_t) refs; /* of the memory: the users', the threads', and wakers' from outside */
     _Atomic(uint64_t) foreign_births, foreign_deaths; /* of tasks, by threads that are no worker of it */
     _Atomic(unsigned) next_loop; /* round robin of heist_runtime_call_soon */
 
@@ -195,8 +196,8 @@ bool heist__monitor(struct heist__worker *w, struct heist__worker *v, int64_t no
 void heist__ready(heist_task *t);
 int heist__spawn(heist_runtime *rt, heist_loop *loop, const char *file, int line, heist_coro_fn fn, void *arg,
                  const heist_task_options *opts, heist_task **out);
-/* A detached task of the library's own in the current worker's runtime, which max_tasks does not refuse.  HEIST_ENOLOOP: no
- * worker; or as heist__spawn. */
+/* A detached task of the library's own in the current worker's runtime, which max_tasks does not refuse.
+ * HEIST_ENOLOOP: no worker; or as heist__spawn. */
 int heist__spawn_helper(heist_coro_fn fn, void *arg, const heist_task_options *opts);
 /* A whole copy of a task's options, which may be shorter, or NULL.  0 or -EINVAL. */
 int heist__task_read_options(const heist_task_options *from, heist_task_options *to);
@@ -220,7 +221,7 @@ int heist__runtime_start(const heist_runtime_options *opts, bool fatal_ends, hei
 void heist__runtime_release(heist_runtime *rt);
 /* What heist_runtime_stats gives but the processor time, for which the thread must live. */
 void heist__worker_counters(struct heist__worker *w, heist_worker_stats *out);
-/* The runtime made after `last` (NULL: the oldest), with a reference to its memory, or NULL; takes that of `last` back. */
+/* The runtime made after `last` (NULL: the oldest), with a reference to its memory, or NULL; takes `last`'s back. */
 heist_runtime *heist__runtime_after(heist_runtime *last);
 
 /* ---- shutdown.c ---- */
@@ -245,8 +246,8 @@ int heist__runtime_close(heist_runtime *rt, double timeout, double executor_seco
 /* ---- run.c ---- */
 
 struct heist__sigint;
-/* Makes a task on a lone loop and runs the loop until it is done.  *out is a reference, when there is a task; then 0, or why
- * it is not done. */
+/* Makes a task on a lone loop and runs the loop until it is done.  *out is a reference, when there is a task; then 0,
+ * or why it is not done. */
 int heist__loop_run_main(const char *file, int line, heist_loop *loop, heist_coro_fn fn, void *arg,
                          const heist_task_options *opts, struct heist__sigint *sigint, heist_task **out);
 

@@ -243,7 +243,8 @@ static inline __attribute__((always_inline)) int spawn(heist_runtime *rt, heist_
     bool own = w && w->rt == rt;
     /* A worker that has seen the close refuses; one that has not is waited for (shutdown.c). */
     if (heist_unlikely(own && w->acked)) return HEIST_ECLOSED;
-    if (heist_unlikely(a_load_rlx(&rt->care)) && (err = careful(rt, loop, &opts, helper))) return err; /* rlx: a setting */
+    if (heist_unlikely(a_load_rlx(&rt->care)) && (err = careful(rt, loop, &opts, helper))) /* rlx: a setting */
+        return err;
     struct heist__extra *extra = NULL;
     if (opts && (err = make_extra(loop, opts, __builtin_return_address(0), &extra))) return err;
     if (opts && (opts->flags & HEIST_TASK_INHERIT_DEADLINE) && (err = inherit_deadline(rt, fn, &extra))) {
@@ -500,9 +501,9 @@ HEIST_NOINLINE bool heist__run_in_place(struct heist__self *self, heist_task *t,
         w->in_place--;
         a_store_rlx(&w->tick, a_load_rlx(&w->tick) + 1); /* rlx: a count; only we write it */
         f->budget = HEIST__TASK_BUDGET;
-        /* While the stack is in use one of those that stand on it says so, and one that has no turn yet, or had it, is not
-         * found there: whoever looks at it (inspect/stack.c) relies on that.  rel: keeps the order of the three; pairs
-         * with that look.  The compiler keeps that of the first two, and so does x86. */
+        /* While the stack is in use one of those that stand on it says so, and one that has no turn yet, or had it, is
+         * not found there: whoever looks at it (inspect/stack.c) relies on that.  rel: keeps the order of the three;
+         * pairs with that look.  The compiler keeps that of the first two, and so does x86. */
         a_store_rlx(&f->running, 1);
         __asm__ volatile("" ::: "memory");
         f->coro = t->coro;

@@ -86,7 +86,8 @@ static int wait_in_thread(struct heist__wait *w) {
     if (heist__park_commit(p)) {
         /* Chosen with bench/foreign_roundtrip: an idle core is slow to wake, a busy one answers sooner. */
         const int64_t spin_ns = 20000;
-        if (heist__parker_park(parker, w->deadline_ns, spin_ns) == -ETIMEDOUT && !heist__park_claim_parked(p, -ETIMEDOUT))
+        if (heist__parker_park(parker, w->deadline_ns, spin_ns) == -ETIMEDOUT &&
+            !heist__park_claim_parked(p, -ETIMEDOUT))
             heist__parker_park(parker, INT64_MAX, spin_ns); /* the claim is another's: its wake is on the way */
     }
     int code = heist__park_code(p);

@@ -121,9 +121,9 @@ static bool take_injected(struct heist__worker *w) {
     return n > 0;
 }
 
-/* A worker that runs looks at its descriptors after each turn.  But while a backlog of short steps waits, only after some
- * turns: who became ready now would stand behind it, and when his turn came the caches would have forgotten what the
- * event had them fetch (heist__reg_expect): with 1,000 connections that was an eighth of each request. */
+/* A worker that runs looks at its descriptors after each turn.  But while a backlog of short steps waits, only after
+ * some turns: who became ready now would stand behind it, and when his turn came the caches would have forgotten what
+ * the event had them fetch (heist__reg_expect): with 1,000 connections that was an eighth of each request. */
 #define BACKLOG 16
 #define BACKLOG_TURNS 4
 
@@ -158,7 +158,8 @@ bool heist__worker_turn(struct heist__worker *w, int64_t timeout_ns) {
     }
     size_t ran = heist__loop_run_ready(loop);
     if (heist_unlikely(loop->fatal)) return true;
-    if (!w->alone && heist__deque_size(&w->queue) > a_load_rlx(&w->keeps) && a_load_rlx(&w->rt->sleepers) > 0) /* rlx: as in ready */
+    if (!w->alone && heist__deque_size(&w->queue) > a_load_rlx(&w->keeps) && /* rlx: as in ready */
+        a_load_rlx(&w->rt->sleepers) > 0)
         heist__wake_searcher(w->rt, -1);
     ran += run_tasks(w);
     return ran || loop->ready.count;

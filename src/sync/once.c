@@ -1,8 +1,8 @@
 /* Once: a lock, and whether it is done.
  *
  * Whoever holds the lock and finds it not done runs its function.  `done` is set before the release; who finds it
- * set, and the lock free, has nothing to wait for, and the one that ran it touches the object no more.  Who finds it set
- * and the lock held waits for it even beyond its deadline: nobody holds it for long any more. */
+ * set, and the lock free, has nothing to wait for, and the one that ran it touches the object no more.  Who finds it
+ * set and the lock held waits for it even beyond its deadline: nobody holds it for long any more. */
 #include <heist/error.h>
 #include <heist/once.h>
 #include <math.h>

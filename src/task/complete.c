@@ -90,8 +90,8 @@ bool heist__future_add_waiter(heist_future *f, struct heist__waiter *w) {
     return true;
 }
 
-/* One that is linked; what becomes of the head.  It takes as long with one as with thousands: a future that each of many
- * tasks waits for beside other things (a stop) is left again with each of those. */
+/* One that is linked; what becomes of the head.  It takes as long with one as with thousands: a future that each of
+ * many tasks waits for beside other things (a stop) is left again with each of those. */
 static struct heist__waiter *unlink_waiter(struct heist__waiter *head, struct heist__waiter *w) {
     if (w->next)
         w->next->prev = w->prev;

@@ -101,7 +101,8 @@ struct heist_future {
     _Atomic(struct heist__extra *) extra;     /* what few tasks have, or NULL; see extra.h */
 };
 
-_Static_assert(sizeof(struct heist_future) <= 192, "a future is three cache lines: a burst of spawns is as fast as memory");
+_Static_assert(sizeof(struct heist_future) <= 192,
+               "a future is three cache lines: a burst of spawns is as fast as memory");
 
 /* ---- the seams upwards: set by the rooms above, once, before the first task ---- */
 
@@ -137,7 +138,8 @@ struct heist__waiter {
     struct heist__waiter *next, *prev; /* before the oldest stands the newest */
     enum { HEIST__WAIT_AWAIT, HEIST__WAIT_PARK, HEIST__WAIT_CALLBACK, HEIST__WAIT_HOOK } kind;
     union {
-        void (*hook)(struct heist__waiter *w, heist_future *f); /* HOOK: called by the completing thread, no lock held */
+        /* HOOK: called by the completing thread, no lock held */
+        void (*hook)(struct heist__waiter *w, heist_future *f);
         heist_task *task;         /* AWAIT: a task that only completion wakes */
         struct heist__park *park; /* PARK: claimed first, may be removed by its owner */
     };
@@ -165,7 +167,7 @@ int heist__future_complete(heist_future *f, int code, void *value, heist_free_fn
 /* For the await graph: references to the tasks and futures that wait for f now, at most `room` of them, into out;
  * returns how many there were.  *threads: plain threads that wait.  Any thread. */
 size_t heist__future_awaiters(heist_future *f, heist_future **out, size_t room, unsigned *threads);
-/* Unlinks the first hook of this function and awaiter, or gives NULL: then there is none, or completion has passed it. */
+/* Unlinks the first hook of this function and awaiter, or gives NULL: there is none, or completion has passed it. */
 struct heist__waiter *heist__future_take_hook(heist_future *f, void (*hook)(struct heist__waiter *, heist_future *),
                                               const heist_future *awaiter);
 

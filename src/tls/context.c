@@ -207,8 +207,8 @@ static void context_end(heist_tls_context *ctx) {
     OPENSSL_free(ctx);
 }
 
-/* What OpenSSL computes of a certificate when it is first used, before several threads share it: otherwise they do so at
- * the first handshake, and a race detector, which does not see OpenSSL's atomics, takes that for a race. */
+/* What OpenSSL computes of a certificate when it is first used, before several threads share it: otherwise they do so
+ * at the first handshake, and a race detector, which does not see OpenSSL's atomics, takes that for a race. */
 static void look_at_authorities(heist_tls_context *ctx) {
     STACK_OF(X509_OBJECT) *known = X509_STORE_get0_objects(SSL_CTX_get_cert_store(ctx->ssl));
     for (int i = 0; i < sk_X509_OBJECT_num(known); i++) {
