@@ -33,6 +33,7 @@ typedef struct heist_listen_options {
 } heist_listen_options;
 #define HEIST_LISTEN_REUSEPORT 0x1u /* several listeners on one address, one per worker; the kernel balances */
 #define HEIST_LISTEN_V6ONLY 0x2u
+#define HEIST_LISTEN_KEEPALIVE 0x4u /* what is accepted probes a peer that is silent (SO_KEEPALIVE) */
 #define HEIST_LISTEN_OPTIONS_INIT {sizeof(heist_listen_options), 0, 0}
 
 /* Binds and listens.  The descriptor is watched by the caller's running loop.

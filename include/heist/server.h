@@ -38,17 +38,23 @@ typedef int (*heist_serve_fn)(heist_stream *stream, void *user);
 #define HEIST_SERVER_KEEP 1
 
 /* Makes the stream of an accepted connection, first of all in its task; may suspend (a TLS handshake, say).
- * Ownership: the connection is the function's, which makes it the stream's, or closes it when it fails; the code is then
- * reported. */
+ * Ownership: the connection is the function's, which makes it the stream's, or closes it when it fails; the code is
+ * then reported. */
 typedef int (*heist_server_open_fn)(heist_conn *conn, const heist_stream_options *opts, void *user, heist_stream **out);
 
 #define HEIST_SERVER_PAUSED 0x1u /* bound, but listens only after start_serving or serve_forever */
 /* A listening socket for each worker, on an address that others of the same user may share likewise.  The kernel
- * spreads connections over them by lot, and those at the socket of a worker that is held wait until it is free.  Without
+ * spreads connections over them by lot, and those at the socket of a worker that is held wait until it is free. Without
  * it the worker that accepts begins most handlers, and the others steal some when it falls behind. */
 #define HEIST_SERVER_REUSEPORT 0x2u
 #define HEIST_SERVER_PINNED 0x4u    /* handlers stay on the loop that accepted */
 #define HEIST_SERVER_KEEP_PATH 0x8u /* close leaves the file of a Unix socket */
+/* Connections over TCP probe a peer that is silent (SO_KEEPALIVE), and one that is gone without a word ends them with
+ * -ETIMEDOUT; without it such a half-open connection stays until something is written to it or a deadline ends the
+ * wait.  When the probes begin and how many there are is the system's choice (two hours), or yours: TCP_KEEPIDLE and
+ * its kin on the descriptor that heist_stream_get_extra_info gives, or on your own of heist_start_server_fd, where this
+ * flag has no effect. */
+#define HEIST_SERVER_KEEPALIVE 0x10u
 
 typedef struct heist_server_options {
     size_t size;

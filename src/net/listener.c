@@ -44,6 +44,7 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
         if (!err && (flags & HEIST_LISTEN_REUSEPORT)) err = set_option(fd, SOL_SOCKET, SO_REUSEPORT, 1);
         /* What is accepted inherits it.  A failure costs delay, not truth. */
         (void)set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+        if (!err && (flags & HEIST_LISTEN_KEEPALIVE)) err = set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
     }
     if (!err && family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, (flags & HEIST_LISTEN_V6ONLY) != 0);
@@ -130,7 +131,8 @@ void heist__listener_stop(heist_listener *l) {
 int heist_listen(const heist_addr *addr, const heist_listen_options *opts, heist_listener **out) {
     unsigned flags = opts ? opts->flags : 0;
     if (!addr || !out || !heist__options_ok(opts, sizeof(*opts)) ||
-        (flags & ~(HEIST_LISTEN_REUSEPORT | HEIST_LISTEN_V6ONLY)) || (opts && opts->backlog < 0))
+        (flags & ~(HEIST_LISTEN_REUSEPORT | HEIST_LISTEN_V6ONLY | HEIST_LISTEN_KEEPALIVE)) ||
+        (opts && opts->backlog < 0))
         return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
     if (!heist__self()->worker) return HEIST_ENOLOOP;

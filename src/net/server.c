@@ -24,7 +24,8 @@
 #include "sched/sched.h"
 
 #define PORT_TRIES 16
-#define FLAGS (HEIST_SERVER_PAUSED | HEIST_SERVER_REUSEPORT | HEIST_SERVER_PINNED | HEIST_SERVER_KEEP_PATH)
+#define FLAGS (HEIST_SERVER_PAUSED | HEIST_SERVER_REUSEPORT | HEIST_SERVER_PINNED | HEIST_SERVER_KEEP_PATH | \
+               HEIST_SERVER_KEEPALIVE)
 
 /* ---- references ---- */
 
@@ -145,7 +146,8 @@ static int bind_one(heist_server *s, const heist_addr *addr, in_port_t port, uns
 static int bind_all(heist_server *s, const heist_addr *addrs, size_t count, unsigned each, bool optional) {
     in_port_t port = 0;
     int err = 0, missing = 0;
-    unsigned flags = HEIST_LISTEN_V6ONLY | (s->opts.flags & HEIST_SERVER_REUSEPORT ? HEIST_LISTEN_REUSEPORT : 0);
+    unsigned flags = HEIST_LISTEN_V6ONLY | (s->opts.flags & HEIST_SERVER_REUSEPORT ? HEIST_LISTEN_REUSEPORT : 0) |
+                     (s->opts.flags & HEIST_SERVER_KEEPALIVE ? HEIST_LISTEN_KEEPALIVE : 0);
     for (size_t i = 0; i < count && !err; i++) {
         heist_addr addr = addrs[i];
         unsigned group = port_of(&addr) ? each : 1;
