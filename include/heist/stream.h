@@ -69,7 +69,7 @@ HEIST_API int heist_stream_wait_closed(heist_stream *s);
  * Context: task.  Suspends: may.
  * Errors of all: -ECANCELED and -ETIMEDOUT (heist_stream_set_read_deadline): the call took nothing, and nothing is
  * lost; HEIST_ECLOSED; -EBUSY (another task reads); -ENOMEM; HEIST_ENOTINCORO; -EINVAL; or what broke the connection
- * (-ECONNRESET …): then all later reads fail with it too. */
+ * (-ECONNRESET …): then all later reads fail with it too, also when a write was told first. */
 
 /* What is there, at least one byte and at most n: the count; 0 at the end of the stream (and for n = 0, at once).
  * With nothing buffered a large read goes straight into buf.  Suspends: may. */

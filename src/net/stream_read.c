@@ -58,6 +58,21 @@ static bool is_passing(ptrdiff_t err) {
            err == HEIST_EFORKED;
 }
 
+/* A code that ends both directions of a connection.  The kernel tells it once, to whoever asks first; to the other
+ * direction a connection that broke then looks like one that ended.  (Not -EPIPE: the peer may have ended in order.) */
+static bool breaks_both(int err) {
+    return err == -ECONNRESET || err == -ETIMEDOUT || err == -ECONNABORTED || err == -EHOSTUNREACH ||
+           err == -ENETUNREACH || err == -ENETDOWN || err == -ENETRESET;
+}
+
+/* At an end: what a write was told, if that was why. */
+static int told_to_writer(heist_stream *s) {
+    heist__spin_lock(&s->lock);
+    int err = s->error;
+    heist__spin_unlock(&s->lock);
+    return breaks_both(err) ? err : 0;
+}
+
 static ptrdiff_t pull(heist_stream *s, void *buf, size_t size) {
     if (s->read_error) return s->read_error;
     if (s->eof) return 0;
@@ -70,8 +85,10 @@ static ptrdiff_t pull(heist_stream *s, void *buf, size_t size) {
         ptrdiff_t n = s->ops.read(s->self, buf, size, deadline);
         if (n > 0) return n;
         if (n == -EINTR) continue;
-        if (n == 0) s->eof = true;
-        else if (n == -ETIMEDOUT) /* ours, or the connection's own */
+        if (n == 0) {
+            n = s->read_error = told_to_writer(s);
+            s->eof = n == 0;
+        } else if (n == -ETIMEDOUT) /* ours, or the connection's own */
             s->read_error = heist__fd_now() < heist__ns_from_seconds(deadline) ? -ETIMEDOUT : 0;
         else if (!is_passing(n)) s->read_error = (int)n;
         return n;
