@@ -74,7 +74,10 @@ static void make_method(void) {
     method = m;
 }
 
-__attribute__((destructor)) static void free_method(void) { BIO_meth_free(method); }
+void heist__tls_bio_end(void) {
+    BIO_meth_free(method);
+    method = NULL;
+}
 
 BIO *heist__tls_bio(struct heist__tls *t) {
     pthread_once(&once, make_method);

@@ -21,17 +21,25 @@ int heist__tls_new(heist_stream *below, heist_tls_context *ctx, struct heist__tl
     t->wanted = IN_FIRST;
     t->until[0] = t->until[1] = HEIST_FOREVER;
     t->ctx = heist_tls_context_ref(ctx);
+    if (!heist__tls_enlist(t)) {
+        heist__tls_end(t);
+        return HEIST_ECLOSED;
+    }
     heist__tls_clear();
-    t->ssl = SSL_new(ctx->ssl);
+    heist__tls_lock(&t->lock);
+    t->ssl = t->failed ? NULL : SSL_new(ctx->ssl);
     BIO *bio = t->ssl ? heist__tls_bio(t) : NULL;
     if (bio) SSL_set_bio(t->ssl, bio, bio);
     if (!bio || SSL_set_app_data(t->ssl, t) != 1) {
+        int err = t->failed ? t->failed : -ENOMEM;
+        heist__tls_unlock(&t->lock);
         heist__tls_clear();
         heist__tls_end(t);
-        return -ENOMEM;
+        return err;
     }
     if (ctx->server) SSL_set_accept_state(t->ssl);
     else SSL_set_connect_state(t->ssl);
+    heist__tls_unlock(&t->lock);
     *out = t;
     return 0;
 }
@@ -40,7 +48,7 @@ void heist__tls_end(struct heist__tls *t) {
     /* Else OpenSSL marks the session as one that must not be taken up, which another connection may be doing: that
      * a stream was cut off is told by HEIST_ETRUNCATED. */
     if (t->ssl && !t->failed) SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    SSL_free(t->ssl);
+    heist__tls_delist(t);
     heist__tls_clear();
     heist_tls_context_unref(t->chosen);
     heist_tls_context_unref(t->ctx);

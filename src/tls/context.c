@@ -240,6 +240,7 @@ static int context_new(const heist_tls_options *opts, bool server, heist_tls_con
     if (!err) {
         ctx->ssl = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
         if (!ctx->ssl) err = HEIST_ETLS;
+        else heist__tls_mind_exit();
     }
     if (!err) err = configure(ctx, o);
     if (!err) err = server ? configure_server(ctx) : configure_client(ctx);

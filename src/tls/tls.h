@@ -108,6 +108,7 @@ void heist__tls_buffer_end(struct heist__tls_buffer *b);
 bool heist__tls_buffer_reserve(struct heist__tls_buffer *b, size_t bytes); /* room for so many more */
 
 struct heist__tls {
+    struct heist__tls *next, **at; /* of all, see exit.c */
     pthread_mutex_t lock;
     SSL *ssl;
     heist_tls_context *ctx;
@@ -141,6 +142,12 @@ struct heist__tls {
 
 /* bio.c */
 BIO *heist__tls_bio(struct heist__tls *t); /* NULL: no memory */
+void heist__tls_bio_end(void);             /* there are none, and will be none */
+
+/* exit.c */
+void heist__tls_mind_exit(void);              /* OpenSSL is initialised */
+bool heist__tls_enlist(struct heist__tls *t); /* before it uses its SSL object; false: the process exits */
+void heist__tls_delist(struct heist__tls *t); /* frees its SSL object, if that may still be done */
 
 /* connection.c */
 int heist__tls_new(heist_stream *below, heist_tls_context *ctx, struct heist__tls **out);

@@ -34,8 +34,11 @@ struct handshake {
 /* One call of SSL: as heist__tls_outcome. */
 static int step(struct heist__tls *t, unsigned *fills) {
     heist__tls_lock(&t->lock);
-    heist__tls_clear();
-    int done = heist__tls_outcome(t, SSL_do_handshake(t->ssl));
+    int done = t->failed;
+    if (!done) {
+        heist__tls_clear();
+        done = heist__tls_outcome(t, SSL_do_handshake(t->ssl));
+    }
     *fills = t->fills;
     heist__tls_unlock(&t->lock);
     return done;
