@@ -61,8 +61,8 @@ static int open_it(void *arg, void **out) {
     return 0;
 }
 
-/* A port that is free, of the machine's own addresses; of version 4, where there are enough, of one that no other process
- * uses. */
+/* A port that is free, of the machine's own addresses; of version 4, where there are enough, of one that no other
+ * process uses. */
 static bool find_port(int family, heist_addr *out) {
     uint32_t own = 0x7f060000u | ((uint32_t)getpid() & 0xffff);
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(own)};
