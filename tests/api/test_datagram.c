@@ -389,7 +389,7 @@ static void many_go_and_come_by_one_call(void **state) {
 struct talk {
     struct record record;
     heist_event done;
-    int until; /* datagrams */
+    _Atomic(int) until; /* datagrams; set in the middle, with nothing but the kernel between */
 };
 
 static void made(void *user, heist_datagram *d) {

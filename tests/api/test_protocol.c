@@ -19,7 +19,7 @@ struct noted {
     _Atomic(int) inside, overlaps, made, lost, eofs, pauses, resumes, unpaired;
     _Atomic(long) bytes;
     int code;
-    int keep_open; /* answer of eof_received */
+    _Atomic(int) keep_open; /* answer of eof_received; set in the middle, with nothing but the kernel between */
     int fail_at;   /* 1 made, 2 data, 3 eof, 4 get_buffer */
     int fail_with;
     int echo, suspend, quiet;
