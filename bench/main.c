@@ -41,6 +41,7 @@ static const struct bench_workload workloads[] = {
     {"echo", 18400, bench_echo},
     /* not in the list: the other way to do echo, and what bench/scale asks for */
     {"echo_streams", 18400, bench_echo_streams},
+    {"budget", 1000, bench_budget}, /* for bench/budget */
     {"scale.tasks", 1000, bench_scale_tasks},
     {"scale.sleepers", 1000, bench_scale_sleepers},
     {"scale.timers", 1000, bench_scale_timers},
