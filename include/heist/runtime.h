@@ -49,6 +49,17 @@ struct heist_runtime_options {
 #define HEIST_BACKEND_EPOLL 1
 #define HEIST_BACKEND_IO_URING 2
 
+/* To be added to HEIST_BACKEND_IO_URING, or in the environment (io_uring,accept,recv): what the kernel does by one
+ * request of many shots (Linux 6.0; before that as without them), instead of telling when it can be done.  The calls and
+ * their outcomes are the same; it is not always the quicker way (docs/performance.md), so neither is the default.
+ * ACCEPT: a listener on which somebody has waited goes on accepting while nobody does: up to 64 connections have their
+ * descriptors before they are asked for.  Those that nobody asks for are closed with it.  Not of sockets that
+ * a server has been given.  The limit on descriptors is that of the moment when it began to wait.
+ * RECV: streams over sockets read into buffers of their loop's ring (2 MiB of address space for each, used as needed),
+ * up to 64 KiB ahead of what is asked for.  Bytes that stand there cannot be seen at the descriptor (HEIST_INFO_SOCKET). */
+#define HEIST_BACKEND_FEED_ACCEPT 0x100
+#define HEIST_BACKEND_FEED_RECV 0x200
+
 /* A task or callback that computes or blocks without telling holds its worker.
  *
  * With several workers the others serve what is behind it: its queued tasks, its due timers of tasks, its ready

@@ -95,7 +95,7 @@ static inline int heist__sys_poll_for(int fd, short events, int64_t ns) {
     return n < 0 ? -errno : p.revents;
 }
 
-/* The two calls of io_uring, and the memory that it shares.  Of wait and hand-over -EINTR and -ETIME can come.
+/* The calls of io_uring, and the memory that it shares.  Of wait and hand-over -EINTR and -ETIME can come.
  * The parameters are those of <linux/io_uring.h>, which not every system has. */
 static inline int heist__sys_uring_setup(unsigned entries, void *params) {
     HEIST_SYS_POINT("io_uring_setup", -1);
@@ -116,6 +116,22 @@ static inline int heist__sys_uring_enter(int fd, unsigned submit, unsigned compl
     (void)submit, (void)complete, (void)flags, (void)arg, (void)bytes;
     return -ENOSYS;
 #endif
+}
+
+static inline int heist__sys_uring_register(int fd, unsigned what, void *arg, unsigned count) {
+    HEIST_SYS_POINT("io_uring_register", fd);
+#ifdef SYS_io_uring_register
+    HEIST__SYS_ANSWER(int, (int)syscall(SYS_io_uring_register, fd, what, arg, count));
+#else
+    (void)what, (void)arg, (void)count;
+    return -ENOSYS;
+#endif
+}
+
+/* Zeroed pages, which cost nothing before they are touched.  NULL on failure. */
+static inline void *heist__sys_map_private(size_t bytes) {
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return start == MAP_FAILED ? NULL : start;
 }
 
 /* NULL on failure. */

@@ -52,6 +52,30 @@ int heist__fd_wait(struct heist__reg *r, int direction, int64_t deadline_ns) {
 
 void heist__fd_settle(struct heist__reg *r) { heist__reg_settle(r, heist__self()->loop->home); }
 
+static struct heist__feed *make_feed(struct heist__reg *r, unsigned kind) {
+    heist_loop *loop = heist__reg_feed(r, heist__self()->loop->home);
+    if (!loop) return NULL;
+    struct heist__feed *f = NULL;
+    if (heist__feed_wanted(loop, kind)) f = heist__feed_new(loop, kind, r->fd, heist__reg_data(r));
+    heist__loop_release(loop);
+    return f;
+}
+
+void heist__fd_feed(struct heist__reg *r, unsigned kind, _Atomic(struct heist__feed *) *feed, bool *wanted) {
+    struct heist__feed *f = a_load_acq(feed); /* acq: pairs with the exchange below */
+    if (!f) {
+        if (heist__feed_wanted(heist__self()->loop->home, kind)) f = make_feed(r, kind);
+        struct heist__feed *none = NULL;
+        if (f && !a_cas_ar(feed, &none, f)) { /* ar: publishes the new one, or sees that of another taker */
+            heist__feed_end(f);
+            f = none;
+        }
+    }
+    if (f && !heist__feed_arm(f)) return;
+    *wanted = false;
+    heist__reg_unfeed(r);
+}
+
 int heist__fd_deadline(double deadline, int64_t *out) {
     if (isnan(deadline)) return -EINVAL;
     *out = heist__ns_from_seconds(deadline);

@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "conc/atomic.h"
+#include "loop/feed.h"
 #include "loop/reg.h"
 
 /* First of all in a call on a descriptor: 0, -ECANCELED, HEIST_ENOTINCORO (not a task), HEIST_EFORKED. */
@@ -18,6 +20,10 @@ int heist__fd_wait(struct heist__reg *r, int direction, int64_t deadline_ns);
 
 /* From now on the running loop watches it; see heist__reg_settle.  In a task. */
 void heist__fd_settle(struct heist__reg *r);
+
+/* Before a wait to read, of a descriptor that the caller's own reads alone take from: the feed in *feed has its request
+ * out, and is made if there is none; or there is none, now and later, and readiness does it (then *wanted is false). */
+void heist__fd_feed(struct heist__reg *r, unsigned kind, _Atomic(struct heist__feed *) *feed, bool *wanted);
 
 /* A public deadline as an instant: -EINVAL for not-a-number. */
 int heist__fd_deadline(double deadline, int64_t *out);

@@ -19,6 +19,8 @@
 #include "task/state.h"
 #include "task/task.h"
 
+#define FEEDS_END_NS 1000000
+
 static _Atomic(uint64_t) last_id;
 _Atomic(heist__loop_hook) heist__loop_shut_hook;
 
@@ -109,7 +111,17 @@ static void drop_chain(struct heist__mpsc_node *n) {
     }
 }
 
+static int poll_events(heist_loop *loop, int64_t timeout_ns, bool *wake_seen);
+
+/* No request of a feed is out any more when this returns: the kernel ends what is cancelled, on the thread that had
+ * begun it. */
+static HEIST_COLD void shut_feeds(heist_loop *loop) {
+    bool woken = false;
+    while (heist__uring_shut(loop->poller.uring)) (void)poll_events(loop, FEEDS_END_NS, &woken);
+}
+
 void heist__loop_shut(heist_loop *loop) {
+    if (loop->poller.uring && !heist__forked()) shut_feeds(loop);
     a_store_sc(&loop->closed, 1);
     heist__loop_log(loop, "loop %p is closed", (void *)loop);
     drop_chain(heist__mpsc_close(&loop->inbox));

@@ -9,7 +9,7 @@
 #include "loop/poller_uring.h"
 
 int heist__poller_open(struct heist__poller *p, bool uring) {
-    *p = (struct heist__poller){-1, NULL};
+    *p = (struct heist__poller){-1, NULL, 0};
     /* Whatever the reason is that there is no ring (an old kernel, a filter, a setting, no memory), epoll does it, and
      * when that has no descriptor either the caller is told. */
     if (uring && !heist__uring_open(p)) return 0;
@@ -23,7 +23,7 @@ void heist__poller_close(struct heist__poller *p) {
     if (p->fd < 0) return;
     if (p->uring) heist__uring_close(p);
     else heist__sys_close(p->fd);
-    *p = (struct heist__poller){-1, NULL};
+    *p = (struct heist__poller){-1, NULL, 0};
 }
 
 int heist__poller_add(struct heist__poller *p, int fd, uint32_t events, uint64_t data) {

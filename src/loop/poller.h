@@ -39,9 +39,14 @@ struct heist__poll_event {
 
 struct heist__uring;
 
+/* What goes by feeds (feed.h), and not by readiness, where there is a ring for it. */
+#define HEIST__FEED_ACCEPT 1u
+#define HEIST__FEED_RECV 2u
+
 struct heist__poller {
     int fd;                     /* -1: closed.  Becomes readable when an event is there to be taken (heist_loop_fd). */
     struct heist__uring *uring; /* NULL: by epoll */
+    unsigned feeds;             /* HEIST__FEED_…; birth, by who opened it */
 };
 
 /* uring: by io_uring where the kernel allows it, else by epoll all the same.

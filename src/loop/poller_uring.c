@@ -88,11 +88,11 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 #endif
 
 #include "base/alloc.h"
-#include "base/list.h"
 #include "base/macros.h"
 #include "base/sys.h"
 #include "conc/self.h"
 #include "loop/ring.h"
+#include "loop/uring.h"
 #include "loop/wake.h"
 
 #define ENTRIES 64u
@@ -104,17 +104,15 @@ void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (v
 #define ASKED (HEIST__POLL_IN | HEIST__POLL_PRI | HEIST__POLL_OUT | HEIST__POLL_RDHUP)
 #define UNASKED (HEIST__POLL_ERR | HEIST__POLL_HUP)
 
-/* User data: 0 of what nobody asks for; an operation's address with the tag; else a node's with the request's number.
- */
-#define OP_TAG ((uint64_t)1 << 63)
+/* User data: see uring.h. */
 #define ADDRESS_BITS 48
 #define ADDRESS_MASK (((uint64_t)1 << ADDRESS_BITS) - 1)
-#define NUMBER_MASK 0x7fffu
+#define NUMBER_MASK 0x3fffu
 
-struct node {
+struct heist__uring_node {
     struct heist__link link; /* in nodes */
     struct heist__link due;  /* in due, when there is something to be tried again */
-    struct node *next;       /* in its bucket, while it is live; among the spares */
+    struct heist__uring_node *next;       /* in its bucket, while it is live; among the spares */
     int fd;
     dev_t device; /* with the inode: whether the number still means the file that was registered */
     ino_t inode;
@@ -129,23 +127,10 @@ struct node {
     bool noisy;   /* an end of what is read was told that nobody asked for: from now on only its edge */
 };
 
-struct heist__uring {
-    struct heist__spin lock; /* guards all */
-    struct heist__ring ring;
-    struct heist__link nodes, due;
-    struct node *spare;
-    unsigned spares;
-    struct node **bucket;
-    size_t buckets, live; /* a power of two; the live nodes */
-    _Atomic(bool) debts;  /* something is due, or pushed and not handed over */
-    _Atomic(int) deep;    /* who waits for long, having seen no debts */
-    int wake;             /* the loop's wake-up descriptor, while it is registered; else -1 */
-};
-
 /* ---- the table of live nodes ---- */
 
-static struct node **place(struct heist__uring *u, int fd) {
-    struct node **at = &u->bucket[(unsigned)fd & (u->buckets - 1)];
+static struct heist__uring_node **place(struct heist__uring *u, int fd) {
+    struct heist__uring_node **at = &u->bucket[(unsigned)fd & (u->buckets - 1)];
     while (*at && (*at)->fd != fd) at = &(*at)->next;
     return at;
 }
@@ -153,12 +138,12 @@ static struct node **place(struct heist__uring *u, int fd) {
 /* No memory is no failure: the chains are longer. */
 static void grow(struct heist__uring *u) {
     size_t n = u->buckets * 2;
-    struct node **bucket = heist__zalloc(n * sizeof(*bucket));
+    struct heist__uring_node **bucket = heist__zalloc(n * sizeof(*bucket));
     if (!bucket) return;
     for (size_t i = 0; i < u->buckets; i++)
-        for (struct node *node = u->bucket[i], *next; node; node = next) {
+        for (struct heist__uring_node *node = u->bucket[i], *next; node; node = next) {
             next = node->next;
-            struct node **at = &bucket[(unsigned)node->fd & (n - 1)];
+            struct heist__uring_node **at = &bucket[(unsigned)node->fd & (n - 1)];
             node->next = *at;
             *at = node;
         }
@@ -169,24 +154,26 @@ static void grow(struct heist__uring *u) {
 
 /* ---- requests ---- */
 
-static struct io_uring_sqe *entry(struct heist__uring *u) {
+struct io_uring_sqe *heist__uring_entry(struct heist__uring *u) {
     struct io_uring_sqe *e = heist__ring_entry(&u->ring);
     if (e) return e;
     (void)heist__ring_submit(&u->ring);
     return heist__ring_entry(&u->ring);
 }
 
-static uint64_t user_data(struct node *n) {
+static uint64_t user_data(struct heist__uring_node *n) {
     return (uint64_t)(uintptr_t)n | (uint64_t)(n->number & NUMBER_MASK) << ADDRESS_BITS;
 }
 
-static void owe(struct heist__uring *u, struct node *n) {
+void heist__uring_owe(struct heist__uring *u) { a_store_sc(&u->debts, true); }
+
+static void owe(struct heist__uring *u, struct heist__uring_node *n) {
     if (!heist__list_linked(&n->due)) heist__list_push_back(&u->due, &n->due);
-    a_store_sc(&u->debts, true);
+    heist__uring_owe(u);
 }
 
-static bool cancel(struct heist__uring *u, struct node *n) {
-    struct io_uring_sqe *e = entry(u);
+static bool cancel(struct heist__uring *u, struct heist__uring_node *n) {
+    struct io_uring_sqe *e = heist__uring_entry(u);
     if (!e) return false;
     e->opcode = IORING_OP_ASYNC_CANCEL;
     e->flags = IOSQE_CQE_SKIP_SUCCESS;
@@ -196,8 +183,8 @@ static bool cancel(struct heist__uring *u, struct node *n) {
     return true;
 }
 
-static bool arm(struct heist__uring *u, struct node *n) {
-    struct io_uring_sqe *e = entry(u);
+static bool arm(struct heist__uring *u, struct heist__uring_node *n) {
+    struct io_uring_sqe *e = heist__uring_entry(u);
     if (!e) return false;
     n->number++;
     e->opcode = IORING_OP_POLL_ADD;
@@ -212,53 +199,54 @@ static bool arm(struct heist__uring *u, struct node *n) {
 }
 
 /* The kernel's request as the node wants it; what has no room is due.  By a worker or a waiter. */
-static void settle(struct heist__uring *u, struct node *n) {
+static void settle(struct heist__uring *u, struct heist__uring_node *n) {
     if ((n->cancels && !cancel(u, n)) || (n->wanted && !n->armed && !arm(u, n))) owe(u, n);
 }
 
-static void hand_over(struct heist__uring *u) {
-    if (heist__ring_submit(&u->ring)) a_store_sc(&u->debts, true);
+void heist__uring_hand_over(struct heist__uring *u) {
+    if (heist__ring_submit(&u->ring)) heist__uring_owe(u);
 }
 
 /* The last thing under the lock, wherever debts may have been made, or stay. */
-static void call_out(struct heist__uring *u) {
+void heist__uring_call_out(struct heist__uring *u) {
     if (heist_likely(!a_load_rlx(&u->debts)) || !a_load_sc(&u->deep)) return; /* rlx: under the lock */
     const uint64_t one = 1;
     if (u->wake >= 0) {
         (void)heist__sys_write(u->wake, &one, sizeof(one)); /* refused: it is full, and its edge is on the way */
         return;
     }
-    struct io_uring_sqe *e = entry(u);
+    struct io_uring_sqe *e = heist__uring_entry(u);
     if (!e) return;
     e->opcode = IORING_OP_NOP;
     heist__ring_push(&u->ring);
-    hand_over(u);
+    heist__uring_hand_over(u);
 }
 
 /* By anybody, who goes on with other things. */
-static void settle_from(struct heist__uring *u, struct node *n) {
+static void settle_from(struct heist__uring *u, struct heist__uring_node *n) {
     if (heist__self()->worker) {
         settle(u, n);
     } else {
         if (n->cancels && !cancel(u, n)) owe(u, n);
         if (n->wanted && !n->armed) owe(u, n);
     }
-    hand_over(u);
-    call_out(u);
+    heist__uring_hand_over(u);
+    heist__uring_call_out(u);
 }
 
 static void settle_due(struct heist__uring *u) {
     struct heist__link again, *l;
     heist__list_init(&again);
     heist__list_splice_back(&again, &u->due);
-    while ((l = heist__list_pop_front(&again))) settle(u, heist__list_entry(l, struct node, due));
-    if (!heist__ring_submit(&u->ring) && heist__list_empty(&u->due))
+    while ((l = heist__list_pop_front(&again))) settle(u, heist__list_entry(l, struct heist__uring_node, due));
+    heist__feeds_settle(u);
+    if (!heist__ring_submit(&u->ring) && heist__list_empty(&u->due) && !u->feeds_due)
         a_store_rlx(&u->debts, false); /* rlx: under the lock; who sees it late looks once more than he needs to */
 }
 
 /* ---- life ---- */
 
-static void spare(struct heist__uring *u, struct node *n) {
+static void spare(struct heist__uring *u, struct heist__uring_node *n) {
     if (!n) return;
     n->next = u->spare;
     u->spare = n;
@@ -266,7 +254,7 @@ static void spare(struct heist__uring *u, struct node *n) {
 }
 
 /* Under the lock. */
-static void node_end(struct heist__uring *u, struct node *n) {
+static void node_end(struct heist__uring *u, struct heist__uring_node *n) {
     heist__list_remove(&n->due);
     heist__list_remove(&n->link);
     if (u->spares < SPARES) spare(u, n);
@@ -289,8 +277,9 @@ int heist__uring_open(struct heist__poller *p) {
     heist__spin_init(&u->lock);
     heist__list_init(&u->nodes);
     heist__list_init(&u->due);
+    heist__feeds_init(u);
     u->wake = -1;
-    for (unsigned i = 0; i < SPARES; i++) spare(u, heist__alloc(sizeof(struct node)));
+    for (unsigned i = 0; i < SPARES; i++) spare(u, heist__alloc(sizeof(struct heist__uring_node)));
     p->fd = u->ring.fd;
     p->uring = u;
     return 0;
@@ -300,9 +289,10 @@ void heist__uring_close(struct heist__poller *p) {
     struct heist__uring *u = p->uring;
     struct heist__link *l;
     heist__ring_close(&u->ring);
-    while ((l = heist__list_pop_front(&u->nodes))) heist__free(heist__list_entry(l, struct node, link));
+    heist__feeds_end(u);
+    while ((l = heist__list_pop_front(&u->nodes))) heist__free(heist__list_entry(l, struct heist__uring_node, link));
     while (u->spare) {
-        struct node *n = u->spare;
+        struct heist__uring_node *n = u->spare;
         u->spare = n->next;
         heist__free(n);
     }
@@ -328,8 +318,8 @@ static int pollable(int fd, struct stat *st) {
 }
 
 /* Under the lock: it tells nothing any more, and goes when the kernel has let go of it. */
-static void retire(struct heist__uring *u, struct node **at) {
-    struct node *n = *at;
+static void retire(struct heist__uring *u, struct heist__uring_node **at) {
+    struct heist__uring_node *n = *at;
     *at = n->next;
     u->live--;
     n->live = n->wanted = false;
@@ -339,7 +329,7 @@ static void retire(struct heist__uring *u, struct node **at) {
 }
 
 /* The number was closed without del, and means another file.  (Files without an inode of their own look alike.) */
-static bool is_stale(const struct node *n, const struct stat *st) {
+static bool is_stale(const struct heist__uring_node *n, const struct stat *st) {
     return n->device != st->st_dev || n->inode != st->st_ino;
 }
 
@@ -347,15 +337,15 @@ int heist__uring_add(struct heist__uring *u, int fd, uint32_t events, uint64_t d
     struct stat st;
     int err = pollable(fd, &st);
     if (err) return err;
-    struct node *fresh = heist__alloc(sizeof(*fresh));
+    struct heist__uring_node *fresh = heist__alloc(sizeof(*fresh));
     heist__spin_lock(&u->lock);
     spare(u, fresh);
-    struct node **at = place(u, fd);
+    struct heist__uring_node **at = place(u, fd);
     if (*at && is_stale(*at, &st)) {
         retire(u, at);
         at = place(u, fd);
     }
-    struct node *n = u->spare;
+    struct heist__uring_node *n = u->spare;
     err = *at ? -EEXIST : n ? 0 : -ENOMEM;
     if (n) {
         u->spare = n->next;
@@ -385,7 +375,7 @@ int heist__uring_mod(struct heist__uring *u, int fd, uint32_t events, uint64_t d
     struct stat st;
     int err = heist__sys_fstat(fd, &st);
     heist__spin_lock(&u->lock);
-    struct node **at = place(u, fd), *n = *at;
+    struct heist__uring_node **at = place(u, fd), *n = *at;
     if (n && (err || is_stale(n, &st))) {
         retire(u, at);
         n = NULL;
@@ -403,7 +393,7 @@ int heist__uring_mod(struct heist__uring *u, int fd, uint32_t events, uint64_t d
 
 int heist__uring_del(struct heist__uring *u, int fd) {
     heist__spin_lock(&u->lock);
-    struct node **at = place(u, fd);
+    struct heist__uring_node **at = place(u, fd);
     bool found = *at != NULL;
     if (fd == u->wake) u->wake = -1;
     if (found) retire(u, at);
@@ -415,7 +405,7 @@ void heist__uring_forget(struct heist__uring *u, int fd) {
     struct stat st;
     int err = heist__sys_fstat(fd, &st);
     heist__spin_lock(&u->lock);
-    struct node **at = place(u, fd);
+    struct heist__uring_node **at = place(u, fd);
     if (*at && (err || is_stale(*at, &st))) retire(u, at);
     heist__spin_unlock(&u->lock);
 }
@@ -423,7 +413,7 @@ void heist__uring_forget(struct heist__uring *u, int fd) {
 /* ---- waiting ---- */
 
 /* What a completion of the node's last request tells; 0: nothing. */
-static uint32_t events_of(struct heist__uring *u, struct node *n, const struct io_uring_cqe *c) {
+static uint32_t events_of(struct heist__uring *u, struct heist__uring_node *n, const struct io_uring_cqe *c) {
     if (c->res > 0) {
         uint32_t events = (uint32_t)c->res & ((n->events & ASKED) | UNASKED);
         /* The kernel adds RDHUP to what is asked for.  As long as the peer has ended its side one shot after the other
@@ -443,11 +433,12 @@ static uint32_t events_of(struct heist__uring *u, struct node *n, const struct i
 /* One completion: whether it is an event. */
 static bool take(struct heist__uring *u, const struct io_uring_cqe *c, struct heist__poll_event *event, bool *again) {
     if (!c->user_data) return false; /* a removal that came too late */
-    if (c->user_data & OP_TAG) {
-        *event = (struct heist__poll_event){c->user_data & ~OP_TAG, (uint32_t)c->res, 1};
+    if (c->user_data & HEIST__URING_OP) {
+        *event = (struct heist__poll_event){c->user_data & ~HEIST__URING_OP, (uint32_t)c->res, 1};
         return true;
     }
-    struct node *n = (struct node *)(uintptr_t)(c->user_data & ADDRESS_MASK);
+    if (c->user_data & HEIST__URING_FEED) return heist__feed_complete(u, c, event, again);
+    struct heist__uring_node *n = (struct heist__uring_node *)(uintptr_t)(c->user_data & ADDRESS_MASK);
     bool last = !(c->flags & IORING_CQE_F_MORE), told = false;
     if (last) n->out--;
     if (n->live && n->armed && (n->number & NUMBER_MASK) == c->user_data >> ADDRESS_BITS) {
@@ -478,8 +469,8 @@ static int reap(struct heist__uring *u, struct heist__poll_event *events, int ma
     bool owed = a_load_rlx(&u->debts); /* rlx: under the lock */
     while (count < max && heist__ring_take(&u->ring, &c)) count += take(u, &c, &events[count], &again);
     if (owed) settle_due(u);
-    else if (again) hand_over(u);
-    call_out(u);
+    else if (again) heist__uring_hand_over(u);
+    heist__uring_call_out(u);
     heist__spin_unlock(&u->lock);
     return count;
 }
@@ -532,13 +523,13 @@ int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, 
 int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from, struct heist__ring_op *op) {
     int err = -ENOMEM;
     heist__spin_lock(&u->lock);
-    struct io_uring_sqe *e = entry(u);
+    struct io_uring_sqe *e = heist__uring_entry(u);
     if (e) {
         *e = *from;
-        e->user_data = (uint64_t)(uintptr_t)op | OP_TAG;
+        e->user_data = (uint64_t)(uintptr_t)op | HEIST__URING_OP;
         heist__ring_push(&u->ring);
-        hand_over(u); /* late is good enough */
-        call_out(u);
+        heist__uring_hand_over(u); /* late is good enough */
+        heist__uring_call_out(u);
         err = 0;
     }
     heist__spin_unlock(&u->lock);
@@ -547,14 +538,14 @@ int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from,
 
 void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) {
     heist__spin_lock(&u->lock);
-    struct io_uring_sqe *e = entry(u);
+    struct io_uring_sqe *e = heist__uring_entry(u);
     if (e) { /* else it ends by itself */
         e->opcode = IORING_OP_ASYNC_CANCEL;
         e->flags = IOSQE_CQE_SKIP_SUCCESS;
-        e->addr = (uint64_t)(uintptr_t)op | OP_TAG;
+        e->addr = (uint64_t)(uintptr_t)op | HEIST__URING_OP;
         heist__ring_push(&u->ring);
-        hand_over(u);
-        call_out(u);
+        heist__uring_hand_over(u);
+        heist__uring_call_out(u);
     }
     heist__spin_unlock(&u->lock);
 }

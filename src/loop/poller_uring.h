@@ -27,6 +27,9 @@ struct io_uring_sqe;
 int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *entry, struct heist__ring_op *op);
 /* Asks for its end, which comes as it would otherwise, -ECANCELED perhaps.  Any thread. */
 void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op);
+/* No feed begins from now on, and those that are out are cancelled: true as long as some are; then completions have to
+ * be taken.  (feed.h) */
+bool heist__uring_shut(struct heist__uring *u);
 /* What the loop does with a completion: wakes who waits. */
 void heist__ring_op_end(struct heist__ring_op *op, int result);
 

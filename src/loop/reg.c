@@ -15,7 +15,7 @@
 #define ADDRESS_MASK (((uint64_t)1 << ADDRESS_BITS) - 1)
 #define GENERATION_MASK (((uint64_t)1 << 14) - 1) /* between the address and the tag */
 
-static uint64_t data_of(struct heist__reg *r) {
+static uint64_t data_of(const struct heist__reg *r) {
     return HEIST__REG_TAG | ((r->generation & GENERATION_MASK) << ADDRESS_BITS) | ((uintptr_t)r & ADDRESS_MASK);
 }
 
@@ -25,7 +25,7 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
     heist__spin_lock(&r->lock); /* zero in a fresh object; a stale event may look at an old one */
     r->fd = r->polled = fd;
     r->loop = NULL;
-    r->hung_up = r->closed = r->guest = r->forsaken = r->unwatched = false;
+    r->hung_up = r->closed = r->guest = r->forsaken = r->unwatched = r->fed = false;
     r->calls = 0;
     a_store_rlx(&r->owner, owner); /* rlx: birth; for heist__reg_expect_near, which may come late */
     r->dispose = dispose;
@@ -230,11 +230,38 @@ static int watch(struct heist__reg *r, heist_loop *loop, uint32_t events) {
     return err;
 }
 
+/* Under the lock: it is this loop's, whose poller does not know it yet. */
+static void place(struct heist__reg *r, heist_loop *loop) {
+    a_add_ar(&loop->watched, 1); /* ar: as in watch */
+    r->loop = heist__loop_hold(loop);
+    r->unwatched = true;
+}
+
+static void unplace(struct heist__reg *r) {
+    a_sub_rlx(&r->loop->watched, 1); /* rlx: as in watch */
+    r->loop = NULL;
+    r->unwatched = false;
+}
+
+/* Under the lock, before a wait: whoever is asked to wake it is.  *old: to be released, without the lock. */
+static int watch_for(struct heist__reg *r, int direction, heist_loop *loop, heist_loop **old) {
+    if (heist_likely(r->loop && !r->unwatched)) return 0;
+    bool feeds = r->fed && direction == HEIST__REG_READ;
+    if (feeds && !r->loop) place(r, loop);
+    if (feeds) return 0;
+    if (r->loop) { /* watched as of now, by that one */
+        *old = loop = r->loop;
+        unplace(r);
+    }
+    return watch(r, loop, r->fed ? asked[HEIST__REG_WRITE] : ASKED_FOR_GOOD);
+}
+
 /* Under the lock.  It was registered with a loop that is closed, and polls no more: its descriptor, or connection, has
  * outlived a runtime.  Gives the loop to release, without the lock. */
 static HEIST_COLD heist_loop *abandon(struct heist__reg *r) {
     heist_loop *old = r->loop;
-    (void)heist__poller_del(&old->poller, r->polled);
+    if (!r->unwatched) (void)heist__poller_del(&old->poller, r->polled);
+    r->unwatched = false;
     if (r->polled != r->fd) heist__sys_close(r->polled);
     r->polled = r->fd;
     r->loop = NULL;
@@ -249,9 +276,46 @@ static bool is_abandoned(const struct heist__reg *r, const heist_loop *loop) {
 
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_lock(&r->lock);
-    if (!r->loop && !r->closed) (void)watch(r, loop, ASKED_FOR_GOOD);
+    if (!r->loop && !r->closed) {
+        if (heist_unlikely(loop->poller.feeds & HEIST__FEED_RECV)) place(r, loop);
+        else (void)watch(r, loop, ASKED_FOR_GOOD);
+    }
     heist__spin_unlock(&r->lock);
 }
+
+heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop) {
+    heist_loop *old = NULL, *mine = NULL;
+    heist__spin_lock(&r->lock);
+    if (!r->closed) {
+        if (is_abandoned(r, loop)) old = abandon(r);
+        if (!r->loop) place(r, loop);
+        if (!r->unwatched && r->slots[HEIST__REG_WRITE].state == HEIST__SLOT_WAITER) {
+            (void)heist__poller_mod(&r->loop->poller, r->polled, asked[HEIST__REG_WRITE] | HEIST__POLL_EDGE, data_of(r));
+        } else if (!r->unwatched) {
+            (void)heist__poller_del(&r->loop->poller, r->polled);
+            if (r->polled != r->fd) heist__sys_close(r->polled);
+            r->polled = r->fd;
+            r->unwatched = true;
+        }
+        r->fed = true;
+        mine = heist__loop_hold(r->loop);
+    }
+    heist__spin_unlock(&r->lock);
+    if (old) heist__loop_release(old);
+    return mine;
+}
+
+void heist__reg_unfeed(struct heist__reg *r) {
+    heist__spin_lock(&r->lock);
+    if (r->fed) {
+        r->fed = false;
+        if (r->loop && !r->unwatched)
+            (void)heist__poller_mod(&r->loop->poller, r->polled, ASKED_FOR_GOOD | HEIST__POLL_EDGE, data_of(r));
+    }
+    heist__spin_unlock(&r->lock);
+}
+
+uint64_t heist__reg_data(const struct heist__reg *r) { return data_of(r); }
 
 int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner)) {
     heist__spin_lock(&r->lock);
@@ -263,7 +327,7 @@ int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *ow
 
 int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struct heist__park *park) {
     int result = 1;
-    heist_loop *old = NULL;
+    heist_loop *old = NULL, *former = NULL;
     heist__spin_lock(&r->lock);
     struct heist__reg_slot *s = &r->slots[direction];
     if (is_abandoned(r, loop)) old = abandon(r);
@@ -277,8 +341,8 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     } else if (s->interrupted) {
         s->interrupted = false;
         result = -EINTR;
-    } else if (!r->loop) {
-        int err = watch(r, loop, ASKED_FOR_GOOD);
+    } else {
+        int err = watch_for(r, direction, loop, &former);
         if (err) result = err;
     }
     if (result == 1) {
@@ -288,6 +352,7 @@ int heist__reg_wait(struct heist__reg *r, int direction, heist_loop *loop, struc
     }
     heist__spin_unlock(&r->lock);
     if (heist_unlikely(old)) heist__loop_release(old);
+    if (heist_unlikely(former)) heist__loop_release(former);
     return result;
 }
 

@@ -5,6 +5,9 @@
  * for edges in both directions, with the loop on which the first wait happened; an
  * event wakes its task wherever that is.
  *
+ * Or a feed (feed.h) brings what there is to read, on a loop with a ring.  Then the poller watches it when somebody
+ * waits to write, and only for that.
+ *
  * A slot, under the registration's lock:
  *
  *   EMPTY ──event──> READY ──wait──> EMPTY (the wait returns at once: try again)
@@ -56,9 +59,10 @@ struct heist__reg {
     int fd;
     int polled;             /* the number that the poller knows it by: fd, or a duplicate when fd was there already */
     heist_loop *loop;       /* registered there, one reference; NULL: not yet */
-    bool unwatched;         /* the poller does not know it any more */
+    bool unwatched;         /* the poller does not know it: not any more, or not yet (heist__reg_feed) */
     bool guest;             /* the descriptor is the user's */
     bool forsaken;          /* a guest whose descriptor was closed behind its back: the number may be another's */
+    bool fed;               /* a feed reads it: the poller is not asked for that */
     unsigned calls;         /* in progress: they may use the descriptor and the owner until they leave */
     _Atomic(void *) owner;  /* birth */
     struct heist__reg_near near; /* of who waited last */
@@ -82,6 +86,14 @@ struct heist__reg *heist__reg_new(int fd, void *owner, void (*dispose)(void *own
 void heist__reg_adopt(struct heist__reg *r, int fd);
 /* Watched by this loop from now on.  A failure is met again, and told, at the first wait. */
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop);
+/* What is read from it comes by a feed (feed.h) from now on, whose events go to the slot; the poller is asked to watch
+ * it when somebody waits to write.  The loop whose feed it shall be, with a reference: its own, else this one; NULL: it
+ * is closed. */
+heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop);
+/* No more: by readiness again.  When the feed's request has ended, and nothing is kept. */
+void heist__reg_unfeed(struct heist__reg *r);
+/* The data of its events. */
+uint64_t heist__reg_data(const struct heist__reg *r);
 /* For one on which nobody waits: fn(owner) at each event, on the loop's thread or a rescuer's, with no lock held; its
  * owner lives until it returns.  Before anything can happen on the descriptor.  0, or what the poller said. */
 int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner));

@@ -17,6 +17,13 @@
 #include "io/fd.h"
 #include "loop/clock.h"
 #include "loop/fds.h"
+#include "loop/loop.h"
+
+static void dispose(void *owner, int fd) {
+    struct heist__feed *f = a_load_acq(&((heist_conn *)owner)->feed); /* acq: pairs with who made it */
+    if (f) heist__feed_end(f);
+    heist__fd_dispose(owner, fd);
+}
 
 int heist__conn_new(int fd, bool is_tcp, heist_conn **out) {
     heist_conn *c = heist__zalloc(sizeof(*c));
@@ -24,7 +31,7 @@ int heist__conn_new(int fd, bool is_tcp, heist_conn **out) {
     c->fd = fd;
     c->is_socket = c->is_stream = true;
     c->is_plain = is_tcp;
-    c->reg = heist__reg_new(fd, c, heist__fd_dispose);
+    c->reg = heist__reg_new(fd, c, dispose);
     if (!c->reg) {
         heist__free(c);
         return -ENOMEM;
@@ -81,8 +88,39 @@ void heist_conn_close(heist_conn *c) {
     if (c && !heist__forked()) heist__reg_close(c->reg); /* a child's copy is the parent's */
 }
 
+bool heist__conn_feeds(void) {
+    heist_loop *loop = heist__self()->loop;
+    return loop && heist__feed_wanted(loop->home, HEIST__FEED_RECV);
+}
+
+/* What the feed brought; else by ourselves (feed.h).  -EAGAIN: wait for an event, for which the feed may have to be
+ * armed. */
+static ptrdiff_t take(heist_conn *c, void *buf, size_t size) {
+    struct heist__feed *f = a_load_acq(&c->feed); /* acq: pairs with who made it */
+    if (f) {
+        ptrdiff_t n = heist__feed_recv(f, buf, size, c->is_plain);
+        if (n != HEIST__FEED_ENDED) return n;
+    }
+    ptrdiff_t n = heist__sys_recv(c->fd, buf, size, 0);
+    if (n == -EAGAIN && c->feeds) heist__fd_feed(c->reg, HEIST__FEED_RECV, &c->feed, &c->feeds);
+    return n;
+}
+
+static HEIST_NOINLINE ptrdiff_t read_fed(heist_conn *c, void *buf, size_t size, int64_t until) {
+    for (;;) {
+        int err = heist__reg_begin(c->reg, HEIST__REG_READ, false);
+        if (err < 0) return err;
+        ptrdiff_t n = take(c, buf, size);
+        if (n == -EINTR) continue;
+        if (n != -EAGAIN) return n;
+        err = heist__fd_wait(c->reg, HEIST__REG_READ, until);
+        if (err) return err;
+    }
+}
+
 ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t until) {
     bool drained = c->drained;
+    if (heist_unlikely(c->feeds)) return read_fed(c, buf, size, until);
     for (;;) {
         int err = heist__reg_begin(c->reg, HEIST__REG_READ, drained);
         if (err < 0) return err;

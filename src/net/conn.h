@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <sys/uio.h>
 
+#include "conc/atomic.h"
+#include "loop/feed.h"
 #include "loop/reg.h"
 
 struct heist_conn {
@@ -20,6 +22,8 @@ struct heist_conn {
                      * that of a Unix socket also ends where descriptors came along */
     bool is_terminal;
     bool drained; /* the last read took all there was */
+    bool feeds;   /* a stream reads it, and nobody else: by a feed, where the loop has such */
+    _Atomic(struct heist__feed *) feed; /* NULL: not yet; set once, by who reads */
 };
 
 /* A stream socket.  fd -1: a connection that gets its descriptor later, by adopt, before anybody else knows it. */
@@ -37,6 +41,8 @@ ptrdiff_t heist__conn_read_some(heist_conn *c, void *buf, size_t size, int64_t u
 ptrdiff_t heist__conn_write_some(heist_conn *c, const struct iovec *iov, int count, int64_t until);
 /* Of a file, by the system call: a count; 0 at the end of the file; also -EINVAL and the like, where it cannot. */
 ptrdiff_t heist__conn_sendfile_some(heist_conn *c, int fd, off_t offset, size_t count, int64_t until);
+/* Whether the streams that are made here shall be read by feeds: the running loop says so. */
+bool heist__conn_feeds(void);
 /* One attempt, in any context: a count, or a code; -EAGAIN, -EINTR. */
 ptrdiff_t heist__conn_try_write(heist_conn *c, const struct iovec *iov, int count);
 

@@ -25,6 +25,8 @@ struct heist_listener {
     bool taken; /* the socket was somebody's, who may have it in other processes too */
     bool given; /* the descriptor goes back to him */
     int flags;  /* of one that was taken, as they were */
+    bool feeds; /* by a feed, where the loop has such: not of one that was taken, for other processes may accept there */
+    _Atomic(struct heist__feed *) feed; /* NULL: not yet; set once, by who accepts */
 };
 
 #define DEFAULT_BACKLOG 4096
@@ -56,6 +58,8 @@ static int set_up_and_bind(int fd, const heist_addr *addr, unsigned flags) {
 static void dispose(void *owner, int fd) {
     heist_listener *l = owner;
     if (!l->taken) (void)heist__sys_shutdown(fd, SHUT_RD);
+    struct heist__feed *f = a_load_acq(&l->feed); /* acq: pairs with who made it */
+    if (f) heist__feed_end(f);
     if (!l->given) heist__sys_close(fd);
     heist__free(l);
 }
@@ -64,6 +68,7 @@ int heist__listener_bind(const heist_addr *addr, unsigned flags, heist_listener 
     heist_listener *l = heist__zalloc(sizeof(*l));
     if (!l) return -ENOMEM;
     l->is_tcp = addr->storage.ss_family != AF_UNIX;
+    l->feeds = true;
     int err = open_socket(addr->storage.ss_family);
     if (err >= 0) {
         l->fd = err;
@@ -186,13 +191,36 @@ bool heist__accept_passes(int fd, int error) {
     }
 }
 
+/* As accept itself: who has left meanwhile has no name any more. */
+static int name_peer(int fd, heist_addr *peer) {
+    if (!peer) return fd;
+    peer->length = sizeof(peer->storage);
+    if (!heist__sys_getpeername(fd, (struct sockaddr *)&peer->storage, &peer->length)) return fd;
+    heist__sys_close(fd);
+    return -ECONNABORTED;
+}
+
+/* What the feed brought; else by ourselves (feed.h).  -EAGAIN: wait for an event, for which the feed may have to be
+ * armed. */
+static int take_connection(heist_listener *l, heist_addr *peer) {
+    struct heist__feed *f = a_load_acq(&l->feed); /* acq: pairs with who made it */
+    if (heist_unlikely(f)) {
+        int fd = heist__feed_accept(f);
+        if (fd >= 0) return name_peer(fd, peer);
+        if (fd == -EAGAIN) return fd;
+    }
+    struct sockaddr *from = peer ? (struct sockaddr *)&peer->storage : NULL;
+    if (peer) peer->length = sizeof(peer->storage);
+    int fd = heist__sys_accept(l->fd, from, peer ? &peer->length : NULL); /* non-blocking, close-on-exec */
+    if (fd == -EAGAIN && l->feeds) heist__fd_feed(l->reg, HEIST__FEED_ACCEPT, &l->feed, &l->feeds);
+    return fd;
+}
+
 static int accept_into(heist_listener *l, int64_t until, heist_conn *c, heist_addr *peer) {
     for (;;) {
         int err = heist__reg_begin(l->reg, HEIST__REG_READ, false);
         if (err < 0) return err;
-        struct sockaddr *from = peer ? (struct sockaddr *)&peer->storage : NULL;
-        if (peer) peer->length = sizeof(peer->storage);
-        int fd = heist__sys_accept(l->fd, from, peer ? &peer->length : NULL); /* non-blocking, close-on-exec */
+        int fd = take_connection(l, peer);
         if (fd >= 0) {
             heist__conn_adopt(c, fd);
             return 0;

@@ -78,5 +78,6 @@ int heist_stream_from_conn(heist_conn *c, const heist_stream_options *opts, heis
     if (err) return err;
     err = heist_stream_new(&ops, c, opts, out);
     if (err) heist__reg_leave(c->reg);
+    else c->feeds = c->is_socket && c->is_stream && heist__conn_feeds();
     return err;
 }

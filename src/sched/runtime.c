@@ -104,10 +104,30 @@ int heist__runtime_read_options(const heist_runtime_options *from, heist_runtime
     return 0;
 }
 
+#define FEEDS (HEIST_BACKEND_FEED_ACCEPT | HEIST_BACKEND_FEED_RECV)
+
+/* io_uring or uring, with any of ,accept and ,recv behind it; all else is epoll. */
+static int backend_named(const char *value) {
+    if (!strncmp(value, "io_", 3)) value += 3;
+    if (strncmp(value, "uring", 5)) return HEIST_BACKEND_EPOLL;
+    int backend = HEIST_BACKEND_IO_URING;
+    for (value += 5; *value;) {
+        size_t n = *value == ',' ? strcspn(value + 1, ",") : 0;
+        if (n == 6 && !strncmp(value + 1, "accept", n)) backend |= HEIST_BACKEND_FEED_ACCEPT;
+        else if (n == 4 && !strncmp(value + 1, "recv", n)) backend |= HEIST_BACKEND_FEED_RECV;
+        else return HEIST_BACKEND_EPOLL;
+        value += n + 1;
+    }
+    return backend;
+}
+
 /* What the options say, else the environment, else epoll. */
-static bool uring_wanted(int backend) {
+static void choose_backend(heist_runtime *rt, int backend) {
     const char *value = backend == HEIST_BACKEND_AUTO ? getenv("HEIST_BACKEND") : NULL;
-    return backend == HEIST_BACKEND_IO_URING || (value && (!strcmp(value, "io_uring") || !strcmp(value, "uring")));
+    if (value) backend = backend_named(value);
+    rt->uring = (backend & ~FEEDS) == HEIST_BACKEND_IO_URING;
+    rt->feeds = (backend & HEIST_BACKEND_FEED_ACCEPT ? HEIST__FEED_ACCEPT : 0) |
+                (backend & HEIST_BACKEND_FEED_RECV ? HEIST__FEED_RECV : 0);
 }
 
 static int check_options(const heist_runtime_options *o, bool alone) {
@@ -115,7 +135,9 @@ static int check_options(const heist_runtime_options *o, bool alone) {
         return -EINVAL;
     if (!(o->stuck_after >= 0) || (o->stuck_signal && !heist__where_signal_ok(o->stuck_signal))) return -EINVAL;
     if (alone && (o->stuck_after > 0 || (o->flags & HEIST_RUNTIME_SPARE_THREAD))) return -EINVAL;
-    if (o->backend < HEIST_BACKEND_AUTO || o->backend > HEIST_BACKEND_IO_URING) return -EINVAL;
+    if ((o->backend & ~FEEDS) < HEIST_BACKEND_AUTO || (o->backend & ~FEEDS) > HEIST_BACKEND_IO_URING ||
+        (o->backend & FEEDS && (o->backend & ~FEEDS) != HEIST_BACKEND_IO_URING))
+        return -EINVAL;
     if (o->workers < 0 || o->workers > (alone ? 1 : MAX_WORKERS)) return -EINVAL;
     if (o->stack_bytes && (o->stack_bytes < HEIST__STACK_MIN || o->stack_bytes > HEIST__STACK_MAX)) return -EINVAL;
     return 0;
@@ -146,6 +168,7 @@ static int worker_create(heist_runtime *rt, int index, struct heist__worker **ou
         worker_destroy(w);
         return err;
     }
+    w->loop->poller.feeds = w->loop->poller.uring ? rt->feeds : 0;
     *out = w;
     return 0;
 }
@@ -207,7 +230,7 @@ int heist__runtime_create(const heist_runtime_options *opts, bool alone, bool in
     rt->workers = rt->regular + watched;
     rt->stuck_after_ns = watched && opts->stuck_after > 0 ? heist__ns_from_seconds(opts->stuck_after) : INT64_MAX;
     rt->alone = alone;
-    rt->uring = uring_wanted(opts->backend);
+    choose_backend(rt, opts->backend);
     rt->inherited = rt->fatal_ends = inherited;
     rt->stack_kib = heist__stack_kib(opts->stack_bytes ? opts->stack_bytes : DEFAULT_STACK);
     rt->max_tasks = opts->max_tasks;

@@ -97,6 +97,7 @@ struct heist_runtime {
     unsigned flags;
     bool alone;      /* heist_loop_new's */
     bool uring;      /* its loops poll by io_uring, where they can */
+    unsigned feeds;  /* and what goes by feeds then: HEIST__FEED_… */
     bool inherited;  /* worker 0 is the caller of heist_run */
     bool fatal_ends; /* heist_run's, or a runner's: a fatal code closes it */
     uint16_t stack_kib;

@@ -47,6 +47,18 @@ static void backend_is_chosen_and_told_LOOP_28(void **state) {
     setenv("HEIST_BACKEND", "epoll", 1);
     assert_string_equal(backend_of(HEIST_BACKEND_AUTO), "epoll");
     assert_string_equal(backend_of(HEIST_BACKEND_IO_URING), ring);
+    static const char *const with[] = {"io_uring,accept", "uring,recv", "io_uring,recv,accept"};
+    for (size_t i = 0; i < sizeof with / sizeof with[0]; i++) {
+        setenv("HEIST_BACKEND", with[i], 1);
+        assert_string_equal(backend_of(HEIST_BACKEND_AUTO), ring);
+    }
+    assert_string_equal(backend_of(HEIST_BACKEND_IO_URING | HEIST_BACKEND_FEED_ACCEPT), ring);
+    assert_string_equal(backend_of(HEIST_BACKEND_IO_URING | HEIST_BACKEND_FEED_RECV), ring);
+    static const char *const wrong[] = {"io_uring,", "io_uringx", "io_uring,acceptor", "io_uring,rec", "epoll,recv", ""};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        setenv("HEIST_BACKEND", wrong[i], 1);
+        assert_string_equal(backend_of(HEIST_BACKEND_AUTO), "epoll");
+    }
     setenv("HEIST_BACKEND", "something", 1);
     assert_string_equal(backend_of(HEIST_BACKEND_AUTO), "epoll");
     if (kept) setenv("HEIST_BACKEND", kept, 1);
