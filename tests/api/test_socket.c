@@ -683,9 +683,9 @@ struct watched {
 static int count_call(void *arg) {
     struct watched *w = arg;
     w->calls++;
-    heist_event_set(w->came);
     heist_loop *loop;
     if (heist_get_running_loop(&loop) == 0) heist_loop_remove_reader(loop, w->fd[1]);
+    heist_event_set(w->came); /* last: then w goes, and the number is another's */
     return 0;
 }
 
