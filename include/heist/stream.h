@@ -195,9 +195,12 @@ typedef struct heist_stream_ops {
      * returns -EINTR and is called again.  May be NULL: deadlines that are set, and a close, are then
      * noticed later. */
     void (*interrupt)(void *self, int writer);
+    /* Any context, right after close: the stream on which this one stands, and which that has closed or aborted, or NULL.
+     * This one is closed, for wait_closed, when that one is.  May be NULL: there is none. */
+    heist_stream *(*below)(void *self);
 } heist_stream_ops;
 #define HEIST_STREAM_OPS_INIT \
-    {sizeof(heist_stream_ops), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+    {sizeof(heist_stream_ops), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
 
 /* Context: any.  Suspends: never.  Ownership: *ops is copied; self is the stream's on success (ops.free ends it).
  * Errors: -EINVAL (read, writev, close or free is missing), -ENOMEM. */

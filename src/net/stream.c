@@ -62,6 +62,7 @@ void heist_stream_unref(heist_stream *s) {
     /* Nobody is inside: reader, writers and the flusher hold a reference. */
     if (s->state == HEIST__STREAM_OPEN) {
         report_dropped(s);
+        s->dropped = true;
         heist_stream_abort(s);
     }
     heist__free(s->buf);
@@ -74,9 +75,23 @@ void heist__stream_gone(heist_stream *s) {
     s->ops.free(s->self);
     heist__spin_lock(&s->lock);
     s->freed = true;
+    heist_stream *above = s->above;
+    s->above = NULL;
     struct heist__waitnode *woken = heist__waitq_claim_all(&s->closers, 0);
     heist__spin_unlock(&s->lock);
     heist__waitq_wake_all(woken);
+    if (!above) return;
+    heist__stream_leave(above);
+    heist_stream_unref(above);
+}
+
+/* `above`, which is inside itself once more, and has a reference more, waits for our end.  False: we are gone. */
+static bool stand_on(heist_stream *below, heist_stream *above) {
+    heist__spin_lock(&below->lock);
+    bool waits = !below->freed && !below->above;
+    if (waits) below->above = above;
+    heist__spin_unlock(&below->lock);
+    return waits;
 }
 
 void heist__stream_leave(heist_stream *s) {
@@ -93,10 +108,20 @@ static void shut_locked(heist_stream *s) {
     s->inside++;
     struct heist__waitnode *drainers = heist__waitq_claim_all(&s->drainers, s->error ? s->error : HEIST_ECLOSED);
     struct heist__waitnode *penless = heist__waitq_claim_all(&s->penless, HEIST_ECLOSED);
+    bool stands = s->ops.below && !s->dropped; /* else nobody is there to wait */
+    if (stands) s->inside++;
     heist__spin_unlock(&s->lock);
     s->ops.close(s->self);
     heist__waitq_wake_all(drainers);
     heist__waitq_wake_all(penless);
+    if (stands) {
+        heist_stream *below = s->ops.below(s->self);
+        heist_stream_ref(s);
+        if (!below || !stand_on(below, s)) {
+            heist__stream_leave(s);
+            heist_stream_unref(s);
+        }
+    }
     heist__stream_leave(s);
 }
 

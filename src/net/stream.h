@@ -15,7 +15,8 @@
  *   OPEN     reads and writes come in
  *   CLOSING  no more come in; what is queued goes out
  *   SHUT     ops.close was called, or is being called: whoever is inside the transport comes out
- *   GONE     ops.free was called; then wait_closed returns
+ *   GONE     ops.free was called; then wait_closed returns.  A stream that stands on another does not come here before
+ *            that one: from its SHUT on it counts as inside itself, until the one below lets it go as it goes
  *
  * Under the lock these hold:
  *   1. Something is queued, or write_eof or close wait for their turn  =>  the pen is taken.  Only its holder takes
@@ -84,6 +85,8 @@ struct heist_stream {
     bool eof_wanted, eof_done, finished;
     bool paused;     /* more than high was unsent, and not yet low or less */
     bool freed;      /* ops.free has returned */
+    bool dropped;    /* the last reference has gone, without a close */
+    heist_stream *above; /* stands on this one, and waits inside of itself for its end; with a reference */
     unsigned inside; /* in the transport, beside the two */
     int error;       /* of writing */
     struct heist__chunk *head, *tail;

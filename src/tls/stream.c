@@ -156,6 +156,8 @@ static void tls_close(void *self) {
     else heist_stream_abort(t->below);
 }
 
+static heist_stream *tls_below(void *self) { return ((struct heist__tls *)self)->below; }
+
 static void tls_free(void *self) {
     struct heist__tls *t = self;
     heist_stream *below = t->below;
@@ -175,4 +177,5 @@ const heist_stream_ops heist__tls_ops = {
     .free = tls_free,
     .info = heist__tls_info,
     .interrupt = heist__tls_interrupt,
+    .below = tls_below,
 };

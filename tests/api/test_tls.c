@@ -576,6 +576,49 @@ static void aborted_stream_is_closed_for_everybody(void **state) {
     assert_int_equal(e.after, HEIST_ECLOSED);
 }
 
+/* The descriptor is closed when wait_closed says so, also while the stream below still has somebody inside. */
+static int read_until_cut(void *arg, void **out) {
+    char buf[4096];
+    ptrdiff_t n;
+    (void)out;
+    while ((n = heist_stream_read(arg, buf, sizeof buf)) > 0) {}
+    return 0;
+}
+
+static int abort_main(void *arg, void **out) {
+    struct ends *e = arg;
+    static const char much[400000];
+    (void)out;
+    for (int i = 0; i < 40; i++) {
+        heist_task *reader, *closer;
+        int fd = -1, err = greet(e);
+        heist_stream *tls = e->p.client.tls;
+        if (!err) err = heist_stream_get_extra_info(tls, HEIST_INFO_SOCKET, &fd, sizeof fd);
+        if (!err) err = heist_create_task(read_until_cut, tls, NULL, &reader);
+        if (!err) err = heist_stream_write(tls, much, sizeof much); /* more than the socket holds: a task sends it */
+        for (int k = 0; k < i % 8; k++) (void)heist_yield();
+        if (!err) err = heist_create_task(read_until_cut, e->p.server.tls, NULL, &closer);
+        if (err) return err;
+        heist_stream_abort(tls);
+        (void)heist_stream_wait_closed(tls);
+        e->after += fcntl(fd, F_GETFD) >= 0;
+        heist_stream_abort(e->p.server.tls);
+        (void)heist_await(reader, NULL);
+        (void)heist_await(closer, NULL);
+        heist_unref(reader);
+        heist_unref(closer);
+        (void)pair_end(&e->p);
+    }
+    return 0;
+}
+
+static void aborted_stream_is_closed_when_wait_closed_returns(void **state) {
+    (void)state;
+    struct ends e = {.after = 0};
+    run_ends(abort_main, &e);
+    assert_int_equal(e.after, 0);
+}
+
 /* ---- peers that do not speak TLS ---- */
 
 static int bad_peer_main(void *arg, void **out) {
@@ -1306,6 +1349,7 @@ static const struct CMUnitTest tests[] = {
     API_TEST(stream_that_is_cut_off_is_told_from_one_that_ended_STRM_40),
     API_TEST(close_waits_no_longer_than_shutdown_timeout),
     API_TEST(aborted_stream_is_closed_for_everybody),
+    API_TEST(aborted_stream_is_closed_when_wait_closed_returns),
     API_TEST(silent_garbling_and_vanishing_peers_end_the_handshake_STRM_40),
     API_TEST(ten_megabytes_each_way_at_once_arrive_STRM_40),
     API_TEST(gathered_writes_arrive_in_order),
