@@ -22,7 +22,12 @@
 #define FEEDS_END_NS 1000000
 
 static _Atomic(uint64_t) last_id;
-_Atomic(heist__loop_hook) heist__loop_shut_hook;
+_Atomic(heist__loop_hook) heist__loop_life_hook;
+
+static void call_life_hook(heist_loop *loop, bool shut) {
+    heist__loop_hook hook = a_load_acq(&heist__loop_life_hook); /* acq: pairs with whoever set it */
+    if (hook) hook(loop, shut);
+}
 
 int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist__clock *clock, _Atomic(int) *sleepers,
                        bool uring, heist_loop **out) {
@@ -79,6 +84,7 @@ int heist__loop_create(heist_runtime *rt, struct heist__worker *w, struct heist_
     a_store_rlx(&loop->id, a_add_rlx(&last_id, 1) + 1);
     a_store_rel(&loop->refs, 1); /* rel: pairs with try_ref */
     *out = loop;
+    call_life_hook(loop, false);
     return 0;
 }
 
@@ -139,8 +145,7 @@ void heist__loop_shut(heist_loop *loop) {
     heist__watch_drop_all(loop);
     if (a_load_acq(&loop->watched)) heist__fds_strand(loop); /* acq: pairs with reg_wait, as in poll_events */
     heist__sighandler_drop_all(loop);
-    heist__loop_hook hook = a_load_acq(&heist__loop_shut_hook); /* acq: pairs with whoever set it */
-    if (hook) hook(loop);
+    call_life_hook(loop, true);
 }
 
 /* ---- submitting ---- */

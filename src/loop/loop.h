@@ -109,9 +109,10 @@ bool heist__loop_try_ref(heist_loop *loop, uint64_t id);
 void heist__loop_release(heist_loop *loop);
 /* Refuses everything from now on and cancels what is scheduled.  By the owner, or when there is none. */
 void heist__loop_shut(heist_loop *loop);
-/* Called at the end of each shut: by net/process.c, which watches children by loops.  NULL until the first child. */
-typedef void (*heist__loop_hook)(heist_loop *loop);
-extern _Atomic(heist__loop_hook) heist__loop_shut_hook;
+/* Called at the end of each shut, and of each create: by net/process.c, which watches children by loops.  NULL until the
+ * first child. */
+typedef void (*heist__loop_hook)(heist_loop *loop, bool shut);
+extern _Atomic(heist__loop_hook) heist__loop_life_hook;
 
 /* ---- submitting ---- */
 

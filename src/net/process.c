@@ -98,9 +98,27 @@ static void reap(heist_process *p) {
 
 static void on_event(void *owner) { reap(owner); }
 
+/* Those of which a sweep may learn that they have ended. */
+static void sweep(void) {
+    heist__spin_lock(&list_lock);
+    for (size_t n = orphans ? running_count : 0; n && !heist__list_empty(&running); n--) {
+        heist_process *p = heist__list_entry(heist__list_front(&running), heist_process, link);
+        heist__list_remove(&p->link);
+        heist__list_push_back(&running, &p->link);
+        if (p->loop) continue;
+        hold(p);
+        heist__spin_unlock(&list_lock);
+        reap(p);
+        drop(p);
+        heist__spin_lock(&list_lock);
+    }
+    heist__spin_unlock(&list_lock);
+}
+
 /* As look; of an orphan, which nobody watches, what the system says now. */
 static int look_again(heist_process *p) {
     if (look(p) == ORPHAN) reap(p);
+    sweep(); /* and of the others */
     return look(p);
 }
 
@@ -169,25 +187,8 @@ static heist_process *next_of(heist_loop *loop) {
     return found;
 }
 
-/* Those of which a sweep may learn that they have ended. */
-static void sweep(void) {
-    heist__spin_lock(&list_lock);
-    for (size_t n = orphans ? running_count : 0; n && !heist__list_empty(&running); n--) {
-        heist_process *p = heist__list_entry(heist__list_front(&running), heist_process, link);
-        heist__list_remove(&p->link);
-        heist__list_push_back(&running, &p->link);
-        if (p->loop) continue;
-        hold(p);
-        heist__spin_unlock(&list_lock);
-        reap(p);
-        drop(p);
-        heist__spin_lock(&list_lock);
-    }
-    heist__spin_unlock(&list_lock);
-}
-
-static void on_loop_shut(heist_loop *loop) {
-    for (heist_process *p; (p = next_of(loop));) {
+static void on_loop_life(heist_loop *loop, bool shut) {
+    for (heist_process *p; shut && (p = next_of(loop));) {
         await_killed(p);
         reap(p);
         heist__spin_lock(&p->lock);
@@ -354,7 +355,7 @@ int heist_create_subprocess_exec(char *const argv[], const heist_process_options
         .keep_fds = o->flags & HEIST_PROCESS_KEEP_FDS,
     };
     /* Set once for good; a closing loop that reads it before has no children.  acq, rel: with shut */
-    if (!a_load_acq(&heist__loop_shut_hook)) a_store_rel(&heist__loop_shut_hook, on_loop_shut);
+    if (!a_load_acq(&heist__loop_life_hook)) a_store_rel(&heist__loop_life_hook, on_loop_life);
     sweep();
     err = check_descriptors(o);
     if (!err) err = create(&e, o, out);
@@ -382,6 +383,7 @@ void heist_process_unref(heist_process *p) {
     if (p->flags & HEIST_PROCESS_KILL_ON_DROP) heist__process_end(p);
     close_pipes(p, look(p) != ENDED);
     drop(p);
+    sweep();
 }
 
 pid_t heist_process_pid(const heist_process *p) { return p ? p->pid : -EINVAL; }

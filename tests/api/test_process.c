@@ -825,6 +825,37 @@ static void a_child_that_outlives_its_runtime_is_watched_by_the_next_one_that_wa
     no_children();
 }
 
+/* One that nobody has a handle of and no loop watches, and that is dead. */
+static void make_zombie(void) {
+    siginfo_t info;
+    assert_int_equal(run_real(starts_survivor, NULL), 0);
+    pid_t pid = heist_process_pid(survivor);
+    heist_process_unref(survivor);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_true(any_child());
+}
+
+static void a_zombie_that_outlived_every_loop_goes_with_the_next_call_or_loop(void **state) {
+    heist_process *other;
+    (void)state;
+    make_zombie();
+    heist_loop *loop = harness_real_loop(); /* a new loop */
+    no_children();
+    harness_loop_end(loop);
+    assert_int_equal(run_real(starts_survivor, NULL), 0);
+    other = survivor;
+    assert_int_equal(heist_process_kill(other), 0);
+    while (heist_process_returncode(other, NULL) == HEIST_EINVALSTATE) usleep(1000);
+    no_children();
+    make_zombie();
+    assert_int_equal(heist_process_returncode(other, NULL), 0); /* a question about another */
+    no_children();
+    make_zombie();
+    heist_process_unref(other);
+    no_children();
+}
+
 static int writes_to_survivor(void *arg, void **out) {
     (void)arg, (void)out;
     static char much[1 << 20];
@@ -1149,6 +1180,7 @@ int main(void) {
         API_TEST(cancelling_a_start_leaves_no_child_PROC_11),
         API_TEST(children_whose_handle_is_dropped_are_reaped_all_the_same),
         API_TEST(a_child_that_outlives_its_runtime_is_watched_by_the_next_one_that_waits),
+        API_TEST(a_zombie_that_outlived_every_loop_goes_with_the_next_call_or_loop),
         API_TEST(a_handle_with_pipes_and_unsent_input_may_outlive_its_runtime),
         API_TEST(the_pipes_have_the_streams_options_PROC_12),
         API_TEST(who_waits_when_the_watching_loop_closes_is_told),
