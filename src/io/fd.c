@@ -53,10 +53,11 @@ int heist__fd_wait(struct heist__reg *r, int direction, int64_t deadline_ns) {
 void heist__fd_settle(struct heist__reg *r) { heist__reg_settle(r, heist__self()->loop->home); }
 
 static struct heist__feed *make_feed(struct heist__reg *r, unsigned kind) {
-    heist_loop *loop = heist__reg_feed(r, heist__self()->loop->home);
+    uint64_t data;
+    heist_loop *loop = heist__reg_feed(r, heist__self()->loop->home, &data);
     if (!loop) return NULL;
     struct heist__feed *f = NULL;
-    if (heist__feed_wanted(loop, kind)) f = heist__feed_new(loop, kind, r->fd, heist__reg_data(r));
+    if (heist__feed_wanted(loop, kind)) f = heist__feed_new(loop, kind, r->fd, data);
     heist__loop_release(loop);
     return f;
 }

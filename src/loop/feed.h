@@ -43,7 +43,7 @@ struct heist__feed;
 /* Whether the loop shall feed by these (HEIST__FEED_…, poller.h), and can. */
 bool heist__feed_wanted(heist_loop *loop, unsigned kind);
 
-/* On a loop of which that was said; keeps it from its end.  `data`: of the registration (heist__reg_data).  NULL: no
+/* On a loop of which that was said; keeps it from its end.  `data`: of the registration (heist__reg_feed).  NULL: no
  * memory, or no buffers. */
 struct heist__feed *heist__feed_new(heist_loop *loop, unsigned kind, int fd, uint64_t data);
 /* When no take is in progress.  Any thread. */

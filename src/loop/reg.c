@@ -283,7 +283,7 @@ void heist__reg_settle(struct heist__reg *r, heist_loop *loop) {
     heist__spin_unlock(&r->lock);
 }
 
-heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop) {
+heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop, uint64_t *data) {
     heist_loop *old = NULL, *mine = NULL;
     heist__spin_lock(&r->lock);
     if (!r->closed) {
@@ -299,6 +299,7 @@ heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop) {
         }
         r->fed = true;
         mine = heist__loop_hold(r->loop);
+        *data = data_of(r); /* under the lock, for a close changes it */
     }
     heist__spin_unlock(&r->lock);
     if (old) heist__loop_release(old);
@@ -314,8 +315,6 @@ void heist__reg_unfeed(struct heist__reg *r) {
     }
     heist__spin_unlock(&r->lock);
 }
-
-uint64_t heist__reg_data(const struct heist__reg *r) { return data_of(r); }
 
 int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner)) {
     heist__spin_lock(&r->lock);

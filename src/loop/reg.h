@@ -87,13 +87,11 @@ void heist__reg_adopt(struct heist__reg *r, int fd);
 /* Watched by this loop from now on.  A failure is met again, and told, at the first wait. */
 void heist__reg_settle(struct heist__reg *r, heist_loop *loop);
 /* What is read from it comes by a feed (feed.h) from now on, whose events go to the slot; the poller is asked to watch
- * it when somebody waits to write.  The loop whose feed it shall be, with a reference: its own, else this one; NULL: it
- * is closed. */
-heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop);
+ * it when somebody waits to write.  The loop whose feed it shall be, with a reference: its own, else this one; and the
+ * data of its events.  NULL: it is closed. */
+heist_loop *heist__reg_feed(struct heist__reg *r, heist_loop *loop, uint64_t *data);
 /* No more: by readiness again.  When the feed's request has ended, and nothing is kept. */
 void heist__reg_unfeed(struct heist__reg *r);
-/* The data of its events. */
-uint64_t heist__reg_data(const struct heist__reg *r);
 /* For one on which nobody waits: fn(owner) at each event, on the loop's thread or a rescuer's, with no lock held; its
  * owner lives until it returns.  Before anything can happen on the descriptor.  0, or what the poller said. */
 int heist__reg_watch(struct heist__reg *r, heist_loop *loop, void (*fn)(void *owner));
