@@ -11,8 +11,8 @@
  * A child outlives its handle, unless HEIST_PROCESS_KILL_ON_DROP is given, and its loop, as in asyncio; its status is still
  * taken.  A loop that closes takes those of its children that have ended, and of those that the library has killed, for
  * whose end it waits a second.  What runs on then is watched by nobody, for no thread or signal handler of the library
- * outlives its runtimes: a dead one is a zombie until somebody asks or waits for any child of the library, gives a handle
- * back, starts a child, or makes or closes a loop.  No call takes the status of a child that the library did not start.
+ * outlives its runtimes: a dead one is a zombie until somebody asks or waits for any child of the library, starts one, or
+ * makes or closes a loop.  No call takes the status of a child that the library did not start.
  * Needs Linux 5.4: -ENOSYS before. */
 #ifndef HEIST_PROCESS_H
 #define HEIST_PROCESS_H

@@ -383,7 +383,6 @@ void heist_process_unref(heist_process *p) {
     if (p->flags & HEIST_PROCESS_KILL_ON_DROP) heist__process_end(p);
     close_pipes(p, look(p) != ENDED);
     drop(p);
-    sweep();
 }
 
 pid_t heist_process_pid(const heist_process *p) { return p ? p->pid : -EINVAL; }
