@@ -39,13 +39,7 @@ static const struct bench_workload workloads[] = {
     {"stream", 2048, bench_stream},
     {"files", 200000, bench_files},
     {"echo", 18400, bench_echo},
-    /* not in the list: the other way to do echo, and what bench/scale asks for */
-    {"echo_streams", 18400, bench_echo_streams},
-    {"budget", 1000, bench_budget}, /* for bench/budget */
-    {"scale.tasks", 1000, bench_scale_tasks},
-    {"scale.sleepers", 1000, bench_scale_sleepers},
-    {"scale.timers", 1000, bench_scale_timers},
-    {"scale.submitters", 4, bench_scale_submitters},
+    {"echo_streams", 18400, bench_echo_streams}, /* the other way to do echo: not in the list */
 };
 enum { WORKLOADS = sizeof workloads / sizeof *workloads };
 
