@@ -124,7 +124,7 @@ static void what_cannot_be_is_a_code(void **state) {
     assert_int_equal(heist__poller_add(&f->poller, null, HEIST__POLL_IN, 1), -EPERM);
     close(plain);
     close(null);
-    struct heist__poller closed = {-1, NULL};
+    struct heist__poller closed = {.fd = -1};
     assert_int_equal(heist__poller_wait(&closed, e, 8, 0), -EBADF);
     assert_int_equal(heist__poller_add(&closed, fd, HEIST__POLL_IN, 1), -EBADF);
 }

@@ -190,7 +190,7 @@ static void an_open_that_fails_leaves_nothing(void **state) {
     assert_int_equal(err, -EMFILE);
     assert_int_equal(other.fd, -1);
 
-    struct heist__poller closed = {-1, NULL};
+    struct heist__poller closed = {.fd = -1};
     assert_int_equal(heist__wake_open(&other, &closed), -EBADF);
     assert_int_equal(other.fd, -1);
     assert_int_equal(fcntl(next, F_GETFD), -1); /* the number that would have leaked */
