@@ -15,9 +15,9 @@
 enum { REPEAT = 48 };
 
 /* Not the same to the letter, or the compiler makes one of them. */
-__attribute__((noinline, noclone)) void bench_mark_begin(void) { __asm__ volatile("nop" ::: "memory"); }
+__attribute__((noinline)) void bench_mark_begin(void) { __asm__ volatile("nop" ::: "memory"); }
 
-__attribute__((noinline, noclone)) void bench_mark_end(void) { __asm__ volatile("" ::: "memory"); }
+__attribute__((noinline)) void bench_mark_end(void) { __asm__ volatile("" ::: "memory"); }
 
 static void pause_ms(int ms) { nanosleep(&(struct timespec){0, ms * 1000000L}, NULL); }
 
