@@ -54,6 +54,7 @@ struct insn {
     bool padding;
     int8_t through;
     uint64_t target;  /* 0: not known */
+    uint64_t taken;   /* the address in this code that it takes, or 0 */
     const char *name; /* of the callee; NULL: not known by name */
 };
 

@@ -27,6 +27,18 @@ long insn_at(const struct function *f, uint64_t address) {
     return -1;
 }
 
+/* `lea behind, r; push r; jmp away; behind:` is a call of `away` (heist__ctx_jump).  The push is a part of it, which the
+ * return takes back. */
+static void calls_by_hand(struct function *f) {
+    for (size_t i = 2; i < f->insn_count; i++) {
+        struct insn *jump = &f->insns[i];
+        if (jump->flow != FLOW_JUMP || !f->insns[i - 2].taken) continue;
+        if (f->insns[i - 2].taken != jump->address + jump->size || insn_at(f, jump->target) >= 0) continue;
+        jump->flow = FLOW_CALL;
+        f->insns[i - 1].steps = 0;
+    }
+}
+
 void decode(struct function *f) {
     const struct image *image = f->image;
     size_t insn_room = 0, step_room = 0;
@@ -75,4 +87,5 @@ void decode(struct function *f) {
         const char *name = image_callee(image, insn->target);
         if (name) insn->name = name;
     }
+    calls_by_hand(f);
 }

@@ -263,6 +263,7 @@ static void translate(csh handle, const cs_insn *in, const struct image *image, 
         case X86_INS_LEA: {
             struct address a = address_of(in, &op[1].mem, image);
             const struct relocation *r = a.fixed && bytes == 8 ? image_relocation(image, in->address, in->size) : NULL;
+            if (a.fixed && bytes == 8 && !r) insn->taken = (uint64_t)a.number;
             if (r && r->name && (r->type == R_X86_64_PC32 || r->type == R_X86_64_PLT32))
                 ADD_STEP(.kind = STEP_NAME, .dst = (int8_t)dst, .name = r->name);
             else if (bytes < 8 || a.fixed || a.base == NOWHERE)
