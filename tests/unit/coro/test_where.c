@@ -39,7 +39,9 @@ static HEIST_NOINLINE int deep(struct asked *a, int depth) {
         stand(a);
         return 1;
     }
-    return deep(a, depth - 1) + 1; /* no tail call: the sum comes after it */
+    int below = deep(a, depth - 1);
+    __asm__ volatile("" : "+r"(below)); /* no tail call, and no loop with a sum either */
+    return below + 1;
 }
 
 static void body(void *payload) {
