@@ -48,3 +48,19 @@ int heist__port_wait(struct heist__passing *p) {
     p->wait.withdraw = heist__port_withdraw;
     return heist__wait(&p->wait);
 }
+
+static HEIST_NOINLINE int pass_again(struct heist__port *port, const struct heist__port_class *klass, bool in,
+                                     struct heist__waitq *queue, void **value, int64_t deadline_ns) {
+    return heist__port_pass_once(port, klass, in, queue, value, deadline_ns);
+}
+
+HEIST_COLD int heist__port_grow_and_pass(struct heist__port *port, const struct heist__port_class *klass, bool in,
+                                         struct heist__waitq *queue, void **value, int64_t deadline_ns) {
+    int err;
+    do {
+        err = klass->grow ? klass->grow(port) : -EAGAIN; /* who cannot grow never asks for it */
+        if (err) return err;
+        err = pass_again(port, klass, in, queue, value, deadline_ns);
+    } while (err == HEIST__PORT_GROW);
+    return err;
+}

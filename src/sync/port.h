@@ -92,47 +92,55 @@ static inline struct heist__waitq *heist__port_queue(struct heist__port *port, b
     return in ? &port->in : &port->out;
 }
 
-/* Passes a value, and waits for it in `queue`, NULL: the port's.  Inlined, so that each kind has its own pass in it. */
-static inline __attribute__((always_inline)) int heist__port_pass(struct heist__port *port,
-                                                                  const struct heist__port_class *klass, bool in,
-                                                                  struct heist__waitq *queue, void **value,
-                                                                  int64_t deadline_ns) {
+/* Passes a value, and waits for it in `queue`, NULL: the port's; or HEIST__PORT_GROW.  Inlined, so that each kind has
+ * its own pass in it. */
+static inline __attribute__((always_inline)) int heist__port_pass_once(struct heist__port *port,
+                                                                       const struct heist__port_class *klass, bool in,
+                                                                       struct heist__waitq *queue, void **value,
+                                                                       int64_t deadline_ns) {
     struct heist__self *self = heist__self();
     if (!queue) queue = heist__port_queue(port, in);
     int err = heist__wait_entry(self);
     if (heist_unlikely(err)) return err;
-    for (;;) {
-        struct heist__park *wake = NULL;
-        heist__spin_lock(&port->lock);
-        err = klass->pass(port, in, queue, value, &wake);
-        if (err == -EAGAIN) {
-            struct heist__passing p;
-            heist_task *t = self->task;
-            p.port = port;
-            p.queue = queue;
-            p.in = in;
-            p.node.value = in ? *value : NULL;
-            p.wait.deadline_ns = deadline_ns;
-            if (heist_likely(t && !self->worker->locks_watch)) {
-                err = heist__port_wait_held(self, t, &p);
-            } else {
-                heist__spin_unlock(&port->lock);
-                err = heist__port_wait(&p);
-            }
-            if (!err && !in) *value = p.node.value;
-            if (heist_likely(err != HEIST__PORT_GROW)) return err;
+    struct heist__park *wake = NULL;
+    heist__spin_lock(&port->lock);
+    err = klass->pass(port, in, queue, value, &wake);
+    if (err == -EAGAIN) {
+        struct heist__passing p;
+        heist_task *t = self->task;
+        p.port = port;
+        p.queue = queue;
+        p.in = in;
+        p.node.value = in ? *value : NULL;
+        p.wait.deadline_ns = deadline_ns;
+        if (heist_likely(t && !self->worker->locks_watch)) {
+            err = heist__port_wait_held(self, t, &p);
         } else {
             heist__spin_unlock(&port->lock);
-            if (wake) heist__park_wake(wake);
-            if (heist_likely(err != HEIST__PORT_GROW)) {
-                heist__wait_skipped(self);
-                return err;
-            }
+            err = heist__port_wait(&p);
         }
-        err = klass->grow ? klass->grow(port) : -EAGAIN; /* who cannot grow never asks for it */
-        if (err) return err;
-        self = heist__self();
+        if (!err && !in) *value = p.node.value;
+        return err;
     }
+    heist__spin_unlock(&port->lock);
+    if (wake) heist__park_wake(wake);
+    if (heist_likely(err != HEIST__PORT_GROW)) heist__wait_skipped(self);
+    return err;
+}
+
+/* port.c: behind a GROW, until it is something else. */
+int heist__port_grow_and_pass(struct heist__port *port, const struct heist__port_class *klass, bool in,
+                              struct heist__waitq *queue, void **value, int64_t deadline_ns);
+
+/* The same, and room is made for what wants it.  No loop here: what belongs to the thread (self) would stand in it
+ * across a switch, and that it is never used then, a reader or a checker of the machine code would have to believe. */
+static inline __attribute__((always_inline)) int heist__port_pass(struct heist__port *port,
+                                                                  const struct heist__port_class *klass, bool in,
+                                                                  struct heist__waitq *queue, void **value,
+                                                                  int64_t deadline_ns) {
+    int err = heist__port_pass_once(port, klass, in, queue, value, deadline_ns);
+    if (heist_likely(err != HEIST__PORT_GROW)) return err;
+    return heist__port_grow_and_pass(port, klass, in, queue, value, deadline_ns);
 }
 
 /* The same at once, or -EAGAIN. */
