@@ -79,7 +79,7 @@ static void remove_file(const heist_addr *local) {
 /* Connecting datagrams only notes the address: it is done at once, or not at all. */
 static int set_up(int fd, const heist_addr *local, const heist_addr *remote, const heist_datagram_options *o,
                   bool *bound) {
-    int err = set_options(fd, (local ? local : remote)->storage.ss_family, o);
+    int err = set_options(fd, (remote ? remote : local)->storage.ss_family, o);
     if (!err && local) err = heist__sys_bind(fd, name_of(local), local->length);
     *bound = !err;
     if (err || !remote) return err;
@@ -96,7 +96,7 @@ int heist_datagram_open(const heist_addr *local, const heist_addr *remote, const
     if (!opts) opts = &none;
     if (opts->flags & ~ALL_FLAGS || opts->send_buffer < 0 || opts->receive_buffer < 0) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    int fd = heist__sys_socket((local ? local : remote)->storage.ss_family, SOCK_DGRAM, 0);
+    int fd = heist__sys_socket((remote ? remote : local)->storage.ss_family, SOCK_DGRAM, 0);
     if (fd < 0) return fd;
     heist_datagram *d;
     bool bound;
