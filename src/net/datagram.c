@@ -77,9 +77,9 @@ static void remove_file(const heist_addr *local) {
 }
 
 /* Connecting datagrams only notes the address: it is done at once, or not at all. */
-static int set_up(int fd, const heist_addr *local, const heist_addr *remote, const heist_datagram_options *o,
-                  bool *bound) {
-    int err = set_options(fd, (remote ? remote : local)->storage.ss_family, o);
+static int set_up(int fd, int family, const heist_addr *local, const heist_addr *remote,
+                  const heist_datagram_options *o, bool *bound) {
+    int err = set_options(fd, family, o);
     if (!err && local) err = heist__sys_bind(fd, name_of(local), local->length);
     *bound = !err;
     if (err || !remote) return err;
@@ -96,11 +96,14 @@ int heist_datagram_open(const heist_addr *local, const heist_addr *remote, const
     if (!opts) opts = &none;
     if (opts->flags & ~ALL_FLAGS || opts->send_buffer < 0 || opts->receive_buffer < 0) return -EINVAL;
     if (heist__forked()) return HEIST_EFORKED;
-    int fd = heist__sys_socket((remote ? remote : local)->storage.ss_family, SOCK_DGRAM, 0);
+    int family = AF_UNSPEC; /* neither of them: said above */
+    if (local) family = local->storage.ss_family;
+    else if (remote) family = remote->storage.ss_family;
+    int fd = heist__sys_socket(family, SOCK_DGRAM, 0);
     if (fd < 0) return fd;
     heist_datagram *d;
     bool bound;
-    int err = set_up(fd, local, remote, opts, &bound);
+    int err = set_up(fd, family, local, remote, opts, &bound);
     if (!err) err = heist__datagram_new(fd, &d);
     if (err) {
         heist__sys_close(fd);
