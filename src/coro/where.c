@@ -24,10 +24,12 @@ static unsigned users[_NSIG];
 static bool chained[_NSIG];
 static struct sigaction earlier[_NSIG];
 
-/* What a request is told by from every other signal of that number: a code that nobody else uses (the kernel leaves
- * those below zero to who sends to himself).  One that comes late, a detector having held it back until its thread had
- * gone on, and perhaps to another runtime, is dropped by it, and never passed on. */
-#define OUR_CODE (-0x4857)
+/* What a request is told by from every other signal of that number: a code that nobody else sends.  (The kernel leaves
+ * those below zero to who sends to himself.  This one is its own SI_DETHREAD, which no handler ever gets; one whose
+ * layout it does not know it takes only when every byte behind it is zero, and an emulator leaves others there.)  A
+ * request that comes late, a detector having held it back until its thread had gone on, and perhaps to another runtime,
+ * is dropped by it, and never passed on. */
+#define OUR_CODE (-7)
 
 static _Thread_local struct heist__where *mine;
 
