@@ -119,6 +119,14 @@ void heist__feed_end(struct heist__feed *f) {
     heist__loop_release(loop);
 }
 
+void heist__feed_stop(struct heist__feed *f) {
+    struct heist__uring *u = f->ring;
+    heist__spin_lock(&u->lock);
+    if (f->out && !f->cancelled && cancel(u, f)) heist__uring_hand_over(u);
+    heist__uring_call_out(u);
+    heist__spin_unlock(&u->lock);
+}
+
 int heist__feed_arm(struct heist__feed *f) {
     struct heist__uring *u = f->ring;
     int err = 0;

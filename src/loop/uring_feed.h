@@ -27,6 +27,7 @@ struct heist__feed {
     bool refused;               /* written under both: the request will not do here */
     bool orphan;                /* its owner has ended it */
     uint8_t failures;           /* since something came */
+    bool unsure;                /* of recv: it brought something since, the kernel may have kept the end to itself */
     int error;                  /* of recv: comes behind what is kept */
     unsigned kept, first, last; /* what is kept; of accept its place in fds, of recv the first and last buffer */
     int fds[];                  /* of accept */
@@ -37,6 +38,8 @@ void heist__accept_keep(struct heist__feed *f, const struct io_uring_cqe *c);
 void heist__recv_keep(struct heist__feed *f, const struct io_uring_cqe *c);
 void heist__accept_fill(const struct heist__feed *f, struct io_uring_sqe *e);
 void heist__recv_fill(const struct heist__feed *f, struct io_uring_sqe *e);
+/* From a task, with no lock: the request, if one is out, ends soon. */
+void heist__feed_stop(struct heist__feed *f);
 /* By the last one that knows it: what is kept is let go of. */
 void heist__accept_drop(struct heist__feed *f);
 void heist__recv_drop(struct heist__feed *f);

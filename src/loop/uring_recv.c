@@ -22,6 +22,7 @@
 #ifdef IORING_RECV_MULTISHOT
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -126,6 +127,7 @@ void heist__recv_keep(struct heist__feed *f, const struct io_uring_cqe *c) {
             else b->buffer[f->last].next = i;
             f->last = i;
             f->kept++;
+            f->unsure = true;
         } else {
             give(b, i); /* the kernel may name one at the end of the stream */
         }
@@ -151,12 +153,15 @@ ptrdiff_t heist__feed_recv(struct heist__feed *f, void *buf, size_t size, bool j
     struct heist__buffers *b = f->ring->buffers;
     char *to = buf;
     ptrdiff_t code = 0;
+    bool look = false;
     for (size_t left = size; left;) {
         heist__spin_lock(&f->lock);
         uint32_t i = f->first;
         if (i == HEIST__NO_BUFFER && left == size) {
             code = f->error ? f->error : f->out ? -EAGAIN : HEIST__FEED_ENDED;
             f->error = 0;
+            look = code == -EAGAIN && f->unsure;
+            f->unsure = false;
         }
         heist__spin_unlock(&f->lock);
         if (i == HEIST__NO_BUFFER) break;
@@ -173,6 +178,7 @@ ptrdiff_t heist__feed_recv(struct heist__feed *f, void *buf, size_t size, bool j
         give(b, i);
         if (!joins) break;
     }
+    if (look && heist__sys_look(f->fd, POLLRDHUP) > 0) heist__feed_stop(f); /* feed.h, 3 */
     return code ? code : to - (char *)buf;
 }
 
