@@ -192,6 +192,11 @@ static int want_answer(int fd, uint64_t token) {
     return 1;
 }
 
+static void reset_at_close(int fd) {
+    struct linger now = {1, 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
 static void visit(struct client *c) {
     enum manner manner = stress_chance(&c->rng, 60) ? FULL : (enum manner)stress_below(&c->rng, MANNERS);
     uint64_t token = stress_next(&c->rng);
@@ -208,10 +213,10 @@ static void visit(struct client *c) {
         stress_check(!calm, "a connection was refused while the server served");
         s_add(&refused, 1);
     } else if (manner == RESET) {
-        struct linger now = {1, 0};
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+        reset_at_close(fd);
         s_add(&left_early, 1);
     } else if (manner == NO_ANSWER || manner == HALF) {
+        if (manner == HALF && stress_chance(&c->rng, 50)) reset_at_close(fd);
         (void)!send(fd, &token, manner == HALF ? 3 : sizeof token, MSG_NOSIGNAL);
         s_add(&left_early, 1);
     } else {

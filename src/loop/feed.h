@@ -21,15 +21,15 @@
  *                      completion, and what comes until then: descriptors are closed, buffers go back.  A loop that
  *                      shuts cancels all, and takes completions until no request is out; then none is armed any more.
  *                      So the kernel writes to no buffer, and opens no descriptor, that nobody has.
- *                      Of bytes the kernel may keep the end to itself: when data and the end (a FIN, a reset) come close
- *                      upon each other, a request of many shots can tell of the data and then stand for ever (seen on
- *                      Linux 6.18, TCP and Unix).  So who finds the feed empty and OUT for the first time after it
- *                      brought something looks at the socket: has it ended, the request is cancelled.  What was lost
- *                      had come before the completion that was taken, so the look sees it; what comes later wakes the
- *                      request as anything else.  The completion that ends it is the event, and then the owner reads
- *                      the end by himself (2).
  *   5 bounds           a feed that keeps KEEP_MOST has its request cancelled: the rest waits in the socket, as it would
- *                      otherwise; then the owner reads by himself until he waits again. */
+ *                      otherwise; then the owner reads by himself until he waits again.
+ *   6 the end          of bytes is not left to the kernel: when data and the end (a FIN, a reset) come close upon each
+ *                      other, a request of many shots can tell of the data and then stand for ever (seen on Linux
+ *                      6.18, TCP and Unix: as if the wake-up of the end was taken with the data's).  So who finds the
+ *                      feed empty and OUT for the first time after it brought something looks at the socket: has it
+ *                      ended, the request is cancelled.  An end whose wake-up was taken so had come before that data's
+ *                      completion, so the look sees it; a later one wakes the request as anything else.  Either way a
+ *                      last completion comes, which is the event (3), and the owner reads the end by himself (2). */
 #ifndef HEIST_LOOP_FEED_H
 #define HEIST_LOOP_FEED_H
 

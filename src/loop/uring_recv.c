@@ -178,7 +178,7 @@ ptrdiff_t heist__feed_recv(struct heist__feed *f, void *buf, size_t size, bool j
         give(b, i);
         if (!joins) break;
     }
-    if (look && heist__sys_look(f->fd, POLLRDHUP) > 0) heist__feed_stop(f); /* feed.h, 3 */
+    if (look && heist__sys_look(f->fd, POLLRDHUP) > 0) heist__feed_stop(f); /* feed.h, 6 */
     return code ? code : to - (char *)buf;
 }
 
