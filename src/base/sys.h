@@ -54,6 +54,7 @@
         return answer_ < 0 ? (type)-errno : answer_;                                                                   \
     } while (0)
 
+/* Sleeps until the monotonic clock has gone on by ns, or less after a signal. */
 void heist__sys_sleep(int64_t ns);
 
 /* ---- polling ---- */
@@ -493,8 +494,5 @@ static inline void heist__sys_futex_wake(_Atomic(uint32_t) *word, int count) {
 #endif
     (void)syscall(SYS_futex, word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count, NULL, NULL, 0);
 }
-
-/* Sleeps until the monotonic clock has gone on by ns, or less after a signal. */
-void heist__sys_sleep(int64_t ns);
 
 #endif

@@ -10,6 +10,7 @@
 #include <heist/task.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -233,9 +234,8 @@ int heist_start_unix_server(heist_serve_fn handler, void *user, const char *path
     if (err) return err;
     heist_addr addr;
     char text[sizeof(addr.storage)];
-    if (strlen(path) + 6 > sizeof(text)) return -EINVAL;
-    memcpy(text, "unix:", 5);
-    strcpy(text + 5, path);
+    int length = snprintf(text, sizeof(text), "unix:%s", path);
+    if (length < 0 || (size_t)length >= sizeof(text)) return -EINVAL;
     if (heist_addr_parse(text, &addr)) return -EINVAL;
     heist_server *s = make(handler, user, o, 1);
     if (!s) return -ENOMEM;

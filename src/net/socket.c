@@ -260,6 +260,7 @@ ptrdiff_t heist_sock_recv_fds(int fd, void *buf, size_t size, double deadline, i
     if (!buf || !size || !count || (!fds && *count)) return -EINVAL;
     size_t room = *count < HEIST_SOCK_FDS_MAX ? *count : HEIST_SOCK_FDS_MAX;
     union control control;
+    memset(&control, 0, sizeof(control)); /* what the kernel does not write is no message */
     struct iovec data = {buf, size};
     struct msghdr msg = {.msg_iov = &data, .msg_iovlen = 1};
     msg.msg_control = room ? &control : NULL;

@@ -83,8 +83,7 @@ void heist__queue_consume(heist_stream *s, size_t bytes) {
     struct heist__waitnode *woken = NULL;
     heist__spin_lock(&s->lock);
     s->queued -= bytes;
-    while (bytes) {
-        struct heist__chunk *c = s->head;
+    for (struct heist__chunk *c; bytes && (c = s->head) != NULL;) { /* no more was sent than stood there */
         size_t n = c->end - c->start;
         if (bytes < n) {
             c->start += bytes;

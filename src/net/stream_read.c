@@ -112,7 +112,7 @@ static size_t buffered(const heist_stream *s) { return s->end - s->start; }
 static int resize(heist_stream *s, size_t room) {
     char *block = heist__alloc(room + 1);
     if (!block) return -ENOMEM;
-    if (s->end > s->start) memcpy(block, s->buf + s->start, s->end - s->start);
+    if (s->buf && s->end > s->start) memcpy(block, s->buf + s->start, s->end - s->start);
     heist__free(s->buf);
     s->buf = block;
     s->room = room;
