@@ -70,8 +70,8 @@ void heist__uring_forget(struct heist__uring *u, int fd) { (void)u, (void)fd; }
 int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, int max, int64_t timeout_ns) {
     return (void)u, (void)events, (void)max, (void)timeout_ns, -ENOSYS;
 }
-int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *entry, struct heist__ring_op *op) {
-    return (void)u, (void)entry, (void)op, -ENOSYS;
+int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from, struct heist__ring_op *op) {
+    return (void)u, (void)from, (void)op, -ENOSYS;
 }
 void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op) { (void)u, (void)op; }
 

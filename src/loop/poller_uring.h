@@ -24,7 +24,7 @@ int heist__uring_wait(struct heist__uring *u, struct heist__poll_event *events, 
 
 /* Begins an operation: 0, or -ENOMEM and the like.  One completion event tells of its end.  Any thread. */
 struct io_uring_sqe;
-int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *entry, struct heist__ring_op *op);
+int heist__uring_submit(struct heist__uring *u, const struct io_uring_sqe *from, struct heist__ring_op *op);
 /* Asks for its end, which comes as it would otherwise, -ECANCELED perhaps.  Any thread. */
 void heist__uring_cancel(struct heist__uring *u, struct heist__ring_op *op);
 /* No feed begins from now on, and those that are out are cancelled: true as long as some are; then completions have to

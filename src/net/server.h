@@ -100,11 +100,11 @@ int heist__server_wait(heist_server *s, struct heist__waitq *q, bool (*ready)(co
                        uint64_t arg, int64_t deadline_ns);
 
 /* server_accept.c: the body of a task, and what frees its argument, a socket of the server. */
-int heist__server_accept(void *socket, void **out);
-void heist__server_accept_end(void *socket);
+int heist__server_accept(void *arg, void **out);
+void heist__server_accept_end(void *arg);
 
-/* server_conn.c: takes the connection, and the record, which is filled in here; a failure closes the connection. */
-int heist__server_serve(heist_server *s, struct heist__served *record, heist_conn *conn, const heist_addr *peer);
+/* server_conn.c: takes the connection, and the record c, which is filled in here; a failure closes the connection. */
+int heist__server_serve(heist_server *s, struct heist__served *c, heist_conn *conn, const heist_addr *peer);
 /* Asks it of all connections that are there now: how many. */
 int heist__server_cut(heist_server *s, unsigned what);
 /* The last word, after the close: also to one that was accepted before it and is not in the list yet.  What `late` was

@@ -109,7 +109,7 @@ int heist__runtime_read_options(const heist_runtime_options *from, heist_runtime
 /* io_uring or uring, with any of ,accept and ,recv behind it; all else is epoll. */
 static int backend_named(const char *value) {
     if (!strncmp(value, "io_", 3)) value += 3;
-    if (strncmp(value, "uring", 5)) return HEIST_BACKEND_EPOLL;
+    if (strncmp(value, "uring", 5) != 0) return HEIST_BACKEND_EPOLL;
     int backend = HEIST_BACKEND_IO_URING;
     for (value += 5; *value;) {
         size_t n = *value == ',' ? strcspn(value + 1, ",") : 0;

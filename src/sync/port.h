@@ -112,6 +112,7 @@ static inline __attribute__((always_inline)) int heist__port_pass_once(struct he
         p.queue = queue;
         p.in = in;
         p.node.value = in ? *value : NULL;
+        p.node.linked = false; /* the commit links it */
         p.wait.deadline_ns = deadline_ns;
         if (heist_likely(t && !self->worker->locks_watch)) {
             err = heist__port_wait_held(self, t, &p);
