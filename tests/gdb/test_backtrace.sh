@@ -5,21 +5,7 @@
 #   test_backtrace.sh [build flags]     CC chooses the compiler; ends with 77 without gdb,
 #                                       or where this machine lets no process trace another
 set -eu
-root=$(cd "$(dirname "$0")/../.." && pwd)
-cc=${CC:-cc}
-command -v gdb >/dev/null || { echo "skipped: no gdb"; exit 77; }
-case $(uname -m) in
-x86_64) sp=rsp pc=rip ;;
-aarch64) sp=sp pc=pc ;;
-*) echo "skipped: unknown machine"; exit 77 ;;
-esac
-if ! gdb -nx -batch -ex "set debuginfod enabled off" -ex run --args "$(command -v true)" </dev/null 2>&1 |
-    grep -q "exited normally"; then
-    echo "skipped: gdb cannot run a program here"
-    exit 77
-fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+. "$(dirname "$0")/gdb.sh"
 [ "$(uname -m)" != x86_64 ] || cc="$cc -mno-red-zone" # see heist__ctx_jump
 $cc -std=c11 -D_GNU_SOURCE -g "${@:--O2}" -I"$root/include" -I"$root/src" \
     "$root/tests/gdb/suspended.c" "$root/src/mem/stack.c" "$root/src/mem/ranges.c" "$root/src/coro/coro.c" "$root/src/coro/fiber_san.c" \
@@ -50,11 +36,8 @@ continue
 END
 gdb -nx -batch -x "$tmp/commands" "$tmp/suspended" >"$tmp/out" 2>&1 || { cat "$tmp/out"; exit 1; }
 
-# The functions of the backtrace in section $1, innermost first, on one line.  (gdb prints
-# a dot in the names that one assembler gives to functions without types.)
-functions() {
-    sed -n "/^== $1\$/,/^== /p" "$tmp/out" | sed 's/heist\.ctx/heist__ctx/' | sed -n 's/^#[0-9]* *\(0x[0-9a-f]* in \)\{0,1\}\([a-z_0-9]*\) .*/\2/p' | tr '\n' ' '
-}
+# The functions of the backtrace in section $1.
+functions() { sed -n "/^== $1\$/,/^== /p" "$tmp/out" | names; }
 expect() {
     got=$(functions "$1")
     if [ "$got" != "$2 " ]; then

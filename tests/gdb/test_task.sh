@@ -6,21 +6,7 @@
 #                            or where this machine lets no process trace another
 set -eu
 library=$1
-root=$(cd "$(dirname "$0")/../.." && pwd)
-cc=${CC:-cc}
-command -v gdb >/dev/null || { echo "skipped: no gdb"; exit 77; }
-case $(uname -m) in
-x86_64) sp=rsp pc=rip ;;
-aarch64) sp=sp pc=pc ;;
-*) echo "skipped: unknown machine"; exit 77 ;;
-esac
-if ! gdb -nx -batch -ex "set debuginfod enabled off" -ex run --args "$(command -v true)" </dev/null 2>&1 |
-    grep -q "exited normally"; then
-    echo "skipped: gdb cannot run a program here"
-    exit 77
-fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+. "$(dirname "$0")/gdb.sh"
 $cc -std=c11 -D_GNU_SOURCE -g -O2 -I"$root/include" "$root/tests/gdb/task.c" "$library" -o "$tmp/task" -pthread -lm
 cat >"$tmp/commands" <<END
 set pagination off
@@ -42,9 +28,7 @@ echo == end\n
 continue
 END
 gdb -nx -batch -x "$tmp/commands" "$tmp/task" >"$tmp/out" 2>&1 || { cat "$tmp/out"; exit 1; }
-# The functions, innermost first, on one line.  (gdb prints a dot in the names that one assembler gives.)
-got=$(sed -n "/^== suspended\$/,/^== end/p" "$tmp/out" | sed 's/heist\.ctx/heist__ctx/' |
-    sed -n 's/^#[0-9]* *\(0x[0-9a-f]* in \)\{0,1\}\([a-z_0-9]*\) .*/\2/p' | tr '\n' ' ')
+got=$(sed -n "/^== suspended\$/,/^== end/p" "$tmp/out" | names)
 case $got in
 heist__ctx_*" heist_await read_body handle_request handler "*" heist__ctx_trampoline ") ;;
 *)
