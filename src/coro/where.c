@@ -101,11 +101,11 @@ static void on_signal(int sig, siginfo_t *info, void *context) {
 }
 
 bool heist__where_signal_ok(int sig) {
-    static const int not [] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGILL, SIGFPE,
-                               SIGTRAP, SIGABRT, SIGSYS,  SIGCHLD, SIGPIPE};
+    static const int never[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGILL, SIGFPE,
+                                SIGTRAP, SIGABRT, SIGSYS,  SIGCHLD, SIGPIPE};
     if (sig < 1 || sig > SIGRTMAX || (sig > 31 && sig < SIGRTMIN)) return false;
-    for (size_t i = 0; i < HEIST_ARRAY_LEN(not); i++)
-        if (sig == not[i]) return false;
+    for (size_t i = 0; i < HEIST_ARRAY_LEN(never); i++)
+        if (sig == never[i]) return false;
     return true;
 }
 
